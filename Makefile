@@ -1,0 +1,28 @@
+# Both set-up commands of the README; `make train` and `make test` need nothing but Python 3.10 or 3.11 and a package index.
+PYTHON ?= python3
+BIN := .venv/bin
+# A busy second core makes spinning OpenMP threads far slower than sleeping ones.
+export OMP_WAIT_POLICY := passive
+export DGLBACKEND := pytorch
+
+.PHONY: train test lint clean
+
+train: .venv/installed
+	$(BIN)/dgl-deepgnn train resgcn64.digits
+	$(BIN)/dgl-deepgnn speedup resgcn64.digits
+
+test: .venv/installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+lint: .venv/installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+.venv/installed: setup.cfg pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv

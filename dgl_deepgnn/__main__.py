@@ -1,0 +1,26 @@
+"""Entry point of the command ``dgl-deepgnn``: works, for `doctor`, where DGL does not import."""
+
+from __future__ import annotations
+
+import sys
+
+from dgl_deepgnn import _environment
+
+
+def main() -> None:
+    """Run the command line; exit code 2 stands for wrong input."""
+    if sys.argv[1:] == ["doctor"]:
+        report, healthy = _environment.doctor()
+        print(report)
+        sys.exit(0 if healthy else 1)
+    problem = _environment.dgl_problem()
+    if problem:
+        print(problem, file=sys.stderr)
+        sys.exit(2)
+    from dgl_deepgnn.cli import run
+
+    run()
+
+
+if __name__ == "__main__":
+    main()

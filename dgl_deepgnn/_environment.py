@@ -1,0 +1,130 @@
+"""Whether DGL can be imported here, and if not, why and what repairs it.
+
+Imports nothing but the standard library, so that it works where DGL does not.
+"""
+
+from __future__ import annotations
+
+import importlib
+import platform
+import sys
+import warnings
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+__all__ = ["dgl_imports", "dgl_problem", "doctor"]
+
+REPAIR = f"{sys.executable} -m pip install 'dgl==1.1.3' 'torch==2.13.0' packaging"
+PACKAGES = (
+    "dgl",
+    "torch",
+    "packaging",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "pyyaml",
+    "tqdm",
+    "pydantic",
+    "safetensors",
+    "pooch",
+    "filelock",
+    "matplotlib",
+    "typer",
+)
+_MODULES = {"scikit-learn": "sklearn", "pyyaml": "yaml"}
+
+
+def dgl_problem() -> str:
+    """Why DGL cannot be imported here and which command repairs that; empty if it can."""
+    reason = _why_not("dgl")
+    if not reason:
+        return ""
+    return (
+        f"dgl_deepgnn needs DGL, and DGL {_version('dgl')} does not import beside "
+        f"torch {_version('torch')} on Python {platform.python_version()}: {reason} "
+        f"{_explain(reason)}\nTo repair it, run:\n    {REPAIR}"
+    )
+
+
+def dgl_imports() -> bool:
+    """Whether DGL imports; where it does not, only the command line may go on, to report it.
+
+    Raises
+    ------
+    ImportError
+        With the reason and the repair, when DGL does not import.
+    """
+    problem = dgl_problem()
+    if problem and not _is_command_line():
+        raise ImportError(problem)
+    return not problem
+
+
+def doctor() -> tuple[str, bool]:
+    """Report on the environment: versions, what imports, what does not, and the repair.
+
+    Returns
+    -------
+    str
+        The report.
+    bool
+        Whether everything imports.
+    """
+    lines = [f"Python {platform.python_version()} on {platform.system()} {platform.machine()}"]
+    healthy = True
+    for package in PACKAGES:
+        reason = _why_not(_MODULES.get(package, package))
+        lines.append(f"{'ok  ' if not reason else 'FAIL'} {package} {_version(package)}")
+        if reason:
+            healthy = False
+            lines.append(f"     {reason} {_explain(reason) if package == 'dgl' else ''}".rstrip())
+            if package == "dgl":
+                lines.append(f"     repair: {REPAIR}")
+            else:
+                lines.append(f"     repair: {sys.executable} -m pip install {package}")
+    if _why_not("torch") == "":
+        torch = importlib.import_module("torch")
+        gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        lines.append(f"CUDA devices: {gpus}; CPU threads: {torch.get_num_threads()}")
+    lines.append("Everything imports." if healthy else "Something does not import: see above.")
+    return "\n".join(lines), healthy
+
+
+def _is_command_line() -> bool:
+    """Whether this process is ``dgl-deepgnn`` or ``python -m dgl_deepgnn``."""
+    started = Path(sys.argv[0]).name
+    # While `python -m` looks for its module, the module's name is in orig_argv only.
+    return started == "dgl-deepgnn" or (started == "-m" and "dgl_deepgnn" in sys.orig_argv)
+
+
+def _why_not(module: str) -> str:
+    """Reason why `module` does not import; empty if it does."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            importlib.import_module(module)
+    # DGL's failures are of many kinds: FileNotFoundError, OSError, AttributeError, ...
+    except Exception as error:
+        return f"{type(error).__name__}: {error}".strip().splitlines()[0].rstrip(".") + "."
+    return ""
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "(not installed)"
+
+
+def _explain(reason: str) -> str:
+    """What stands behind DGL's own words."""
+    if "packaging" in reason:
+        return "DGL imports the package 'packaging' without declaring it."
+    if "No module named 'dgl'" in reason:
+        return "DGL is not installed; its wheels on PyPI end at Python 3.11."
+    if any(word in reason for word in ("graphbolt", "torchdata", "setuptools", "pydantic")):
+        return (
+            "The DGL wheels 2.0 to 2.2 on PyPI have compiled parts for torch 2.0 to 2.2.1 only; "
+            "1.1.3 works with current torch."
+        )
+    return "This combination of DGL and torch does not work together."

@@ -1,0 +1,406 @@
+"""Aggregation operators: ``A_t = (1 - t) I + t A / lambda`` of a DGL graph."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, Literal
+
+import dgl
+import numpy as np
+import scipy.sparse as sp
+import torch
+from dgl import DGLError, DGLGraph
+from torch import Tensor
+
+from dgl_deepgnn.spectral import block_spectral_radii
+
+__all__ = [
+    "NORMS",
+    "AggregationOperator",
+    "Norm",
+    "aggregation_operator",
+    "interpolation_schedule",
+    "spectral_radius",
+]
+
+Norm = Literal["both", "right", "left", "none"]
+NORMS: tuple[Norm, ...] = ("both", "right", "left", "none")
+
+
+class _SparseProduct(torch.autograd.Function):
+    """``matrix @ feat`` whose gradient multiplies by the transpose, also in CSR."""
+
+    @staticmethod
+    def forward(ctx: Any, feat: Tensor, matrix: Tensor, transpose: Tensor) -> Tensor:
+        ctx.matrices = matrix, transpose
+        return matrix @ feat if feat.is_cuda else torch.sparse.mm(matrix, feat, "sum")
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        matrix, transpose = ctx.matrices
+        return _SparseProduct.apply(grads[0].contiguous(), transpose, matrix), None, None
+
+
+class AggregationOperator:
+    r"""Sparse operator :math:`A_t = (1 - t) I + t A / \lambda` of a graph.
+
+    Made by :func:`aggregation_operator`. ``operator @ feat`` aggregates features of shape
+    (source nodes, width) to (destination nodes, width); it is differentiable in ``feat``, and
+    in the edge weights where they require a gradient.
+
+    Parameters
+    ----------
+    graph : DGLGraph
+        The graph the operator belongs to.
+    matrix : scipy.sparse.csr_matrix
+        :math:`A_t`, rows are destination nodes.
+    t : float
+        The interpolation between the identity (0) and the aggregation (1).
+    spectral_radii : numpy.ndarray
+        The divisor :math:`\lambda` of each graph of the batch.
+    trainable : tuple of Tensor, optional
+        Edge weights that require a gradient, and what each is multiplied with.
+    """
+
+    def __init__(
+        self,
+        graph: DGLGraph,
+        matrix: sp.csr_matrix,
+        t: float,
+        spectral_radii: np.ndarray,
+        trainable: tuple[Tensor, Tensor] | None = None,
+    ) -> None:
+        self.graph = graph
+        self.t = t
+        self.spectral_radii = spectral_radii
+        self.shape: tuple[int, int] = matrix.shape
+        self._matrix = matrix
+        self._transpose = matrix.T.tocsr()
+        self._trainable = trainable
+        # One pair of tensors for every device and type that features came in.
+        self._tensors: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
+
+    @property
+    def spectral_radius(self) -> float:
+        r"""Spectral radius :math:`\lambda` that :math:`A` was divided by (a batch: the largest).
+
+        :math:`A_t` itself has spectral radius one.
+        """
+        return float(self.spectral_radii.max(initial=0.0)) or 1.0
+
+    def to(
+        self, device: torch.device | str, dtype: torch.dtype = torch.float32
+    ) -> AggregationOperator:
+        """Copy the matrix to `device` now rather than at the first product there; returns itself.
+
+        The graph may stay where it is: a CPU-only DGL serves features on a GPU.
+        """
+        self._pair(torch.device(device), dtype)
+        return self
+
+    def __matmul__(self, feat: Tensor) -> Tensor:
+        if feat.dim() != 2 or feat.shape[0] != self.shape[1]:
+            raise DGLError(
+                f"Features of shape {tuple(feat.shape)} do not fit an operator of shape "
+                f"{self.shape}: expected ({self.shape[1]}, width), one row a node."
+            )
+        if not feat.is_floating_point():
+            raise DGLError(f"Features have type {feat.dtype}: convert them, feat.float().")
+        if self._trainable is not None:
+            return self._message_passing(feat)
+        return _SparseProduct.apply(feat, *self._pair(feat.device, feat.dtype))
+
+    def _message_passing(self, feat: Tensor) -> Tensor:
+        """Same product by DGL's kernel, which has the gradient in the edge weights."""
+        weight, scale = self._trainable  # type: ignore[misc]
+        message = (weight * scale.to(weight)).to(feat.dtype).unsqueeze(-1)
+        aggregated = dgl.ops.u_mul_e_sum(self.graph, feat, message)
+        return aggregated + (1 - self.t) * feat[: self.shape[0]] if self.t < 1 else aggregated
+
+    def _pair(self, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        if (device, dtype) not in self._tensors:
+            self._tensors[device, dtype] = (
+                _to_torch(self._matrix, device, dtype),
+                _to_torch(self._transpose, device, dtype),
+            )
+        return self._tensors[device, dtype]
+
+    def __repr__(self) -> str:
+        return (
+            f"AggregationOperator(shape={self.shape}, t={self.t:g}, "
+            f"spectral_radius={self.spectral_radius:.4g})"
+        )
+
+
+def _to_torch(matrix: sp.csr_matrix, device: torch.device, dtype: torch.dtype) -> Tensor:
+    with warnings.catch_warnings():
+        # PyTorch announces at every first use that its CSR support is in beta.
+        warnings.simplefilter("ignore", UserWarning)
+        return torch.sparse_csr_tensor(
+            torch.from_numpy(matrix.indptr.astype(np.int64)),
+            torch.from_numpy(matrix.indices.astype(np.int64)),
+            torch.from_numpy(matrix.data),
+            size=matrix.shape,
+            dtype=dtype,
+            device=device,
+        )
+
+
+def aggregation_operator(
+    graph: DGLGraph,
+    norm: Norm = "both",
+    t: float = 1.0,
+    edge_weight: Tensor | None = None,
+    *,
+    spectral_radius: float | None = None,
+) -> AggregationOperator:
+    r"""Residual aggregation operator of a graph.
+
+    .. math:: A_t = (1 - t) I + t A / \lambda(A)
+
+    The identity is folded into the sparse matrix, so that interpolating costs nothing. The
+    spectral radius of :math:`A_t` is one, so the critical weight variance is
+    :math:`2 / \mathrm{fan\_in}` for every aggregation. Residual aggregation is the second
+    principle of DeZoort and Hanin, arXiv:2306.11668; the division by :math:`\lambda` is
+    derived here.
+
+    Parameters
+    ----------
+    graph : DGLGraph
+        A homogeneous graph, a batch of them (each is divided by its own spectral radius), a
+        sampler's block, or one relation of a heterogeneous graph.
+    norm : {"both", "right", "left", "none"}
+        As in :class:`dgl.nn.GraphConv`: symmetric by the degrees, mean over the in-edges,
+        divided by the source's out-degree, or plain sum.
+    t : float
+        Interpolation, 0 < t <= 1. At 1 it is the graph's aggregation alone.
+    edge_weight : Tensor, optional
+        One non-negative weight an edge, shape (E,). Degrees stay unweighted, as in DGL.
+    spectral_radius : float, optional
+        Divide by this instead of the graph's own. A sampler's block has none of its own: it is
+        taken as 1 for the normalised aggregations and must be given (the full graph's) for
+        ``norm="none"``. 1.0 leaves :math:`A` as DGL computes it.
+
+    Returns
+    -------
+    AggregationOperator
+        Use it as ``operator @ feat``.
+
+    Raises
+    ------
+    DGLError
+        If the graph (or one graph of the batch) has no directed cycle, so that no critical
+        scale exists, if an edge weight is negative or not finite, or an argument is out of range.
+
+    Examples
+    --------
+    >>> graph = dgl.graph(([0, 1, 1, 2], [1, 0, 2, 1]))
+    >>> operator = aggregation_operator(graph, norm="none", t=0.5)
+    >>> round(operator.spectral_radius, 4)
+    1.4142
+    >>> operator @ torch.eye(3)
+    tensor([[0.5000, 0.3536, 0.0000],
+            [0.3536, 0.5000, 0.3536],
+            [0.0000, 0.3536, 0.5000]])
+    """
+    if not 0 < t <= 1:
+        raise DGLError(f"t must lie in (0, 1], got {t}.")
+    matrix, edge_scale = _aggregation_matrix(graph, norm, edge_weight)
+    sizes = _batch_sizes(graph)
+    if spectral_radius is not None:
+        if not 0 < spectral_radius < float("inf"):
+            raise DGLError(f"spectral_radius must be positive and finite, got {spectral_radius}.")
+        radii = np.full(len(sizes), float(spectral_radius))
+    else:
+        radii = _spectral_radii(graph, matrix, norm, 0.0)
+    divisor = np.repeat(radii, sizes)[:, None]
+    matrix = sp.csr_matrix(matrix.multiply(t / divisor))
+    if t < 1:
+        if not _dst_in_src(graph):
+            raise DGLError(
+                "Interpolation with the identity (t < 1) needs the destination nodes among the "
+                "source nodes; in a relation between two node types they are not. Use t=1 there."
+            )
+        matrix = sp.csr_matrix(matrix + (1 - t) * sp.eye(*matrix.shape, format="csr"))
+    trainable = None
+    if edge_weight is not None and edge_weight.requires_grad:
+        per_edge = edge_scale * (t / divisor[graph.edges(order="eid")[1].cpu().numpy(), 0])
+        trainable = edge_weight.reshape(-1), torch.from_numpy(per_edge).to(edge_weight.device)
+    return AggregationOperator(graph, matrix, t, radii, trainable)
+
+
+def spectral_radius(
+    graph: DGLGraph,
+    norm: Norm = "none",
+    edge_weight: Tensor | None = None,
+    *,
+    self_weight: float = 0.0,
+) -> Tensor:
+    r"""Spectral radius :math:`\lambda` (Perron root) of a graph's aggregation matrix.
+
+    Parameters
+    ----------
+    graph : DGLGraph
+        A homogeneous graph or a batch of them.
+    norm : {"both", "right", "left", "none"}
+        The aggregation, as in :class:`dgl.nn.GraphConv`.
+    edge_weight : Tensor, optional
+        One non-negative weight an edge, shape (E,).
+    self_weight : float
+        Non-negative multiple of the identity to add to the matrix, as GIN's ``1 + eps``.
+
+    Returns
+    -------
+    Tensor
+        One value a graph of the batch, shape (B,), float64; 1 for a graph without nodes.
+
+    Raises
+    ------
+    DGLError
+        If a graph has no directed cycle (and there is no `self_weight`), or a weight is negative
+        or not finite.
+
+    Examples
+    --------
+    >>> star = dgl.to_bidirected(dgl.graph(([0, 0, 0, 0], [1, 2, 3, 4])))
+    >>> spectral_radius(star)
+    tensor([2.], dtype=torch.float64)
+    """
+    if not 0 <= self_weight < float("inf"):
+        raise DGLError(f"self_weight must be finite and non-negative, got {self_weight}.")
+    matrix, _ = _aggregation_matrix(graph, norm, edge_weight)
+    return torch.from_numpy(_spectral_radii(graph, matrix, norm, self_weight))
+
+
+def interpolation_schedule(t: float | str, num_layers: int) -> list[float]:
+    r"""Interpolation :math:`t_l` of every layer.
+
+    What survives of the differences between nodes after all layers is about
+    :math:`\prod_l (1 - t_l (1 - \lambda_2))`: bounded away from zero exactly when
+    :math:`\sum_l t_l` is. Read :math:`t` as a diffusion step, the sum as the diffusion time.
+
+    Parameters
+    ----------
+    t : float or str
+        A float: the same t in every layer. ``"per-depth:c"``: ``min(1, c / num_layers)``, a
+        total of c at every depth. ``"harmonic:c"``: ``min(1, c / l)`` in layer l = 1, 2, ...
+        A bare ``"per-depth"`` has c = 4, a bare ``"harmonic"`` has c = 1.
+    num_layers : int
+        Number of layers, at least 1.
+
+    Returns
+    -------
+    list of float
+        One value a layer.
+
+    Raises
+    ------
+    DGLError
+        If `t` is out of range or not understood.
+
+    Examples
+    --------
+    >>> interpolation_schedule("per-depth:2", 4)
+    [0.5, 0.5, 0.5, 0.5]
+    >>> interpolation_schedule("harmonic:1", 4)
+    [1.0, 0.5, 0.3333333333333333, 0.25]
+    """
+    kind, _, argument = str(t).partition(":")
+    default = {"per-depth": 4.0, "harmonic": 1.0}
+    try:
+        value = float(argument) if argument else default[kind] if kind in default else float(t)
+    except (TypeError, ValueError):
+        value = float("nan")
+    if kind in default:
+        if 0 < value < float("inf"):
+            layers = range(1, num_layers + 1)
+            divisors = [num_layers] * num_layers if kind == "per-depth" else layers
+            return [min(1.0, value / divisor) for divisor in divisors]
+    elif 0 < value <= 1:
+        return [value] * num_layers
+    raise DGLError(
+        f"t = {t!r} is not an interpolation schedule. Allowed: a number in (0, 1], "
+        "'per-depth:c' or 'harmonic:c' with c > 0, for example t='per-depth:4'."
+    )
+
+
+def _aggregation_matrix(
+    graph: DGLGraph, norm: Norm, edge_weight: Tensor | None
+) -> tuple[sp.csr_matrix, np.ndarray]:
+    """Matrix A (rows are destinations) and the normalisation of every edge, shape (E,)."""
+    if norm not in NORMS:
+        raise DGLError(f"norm must be one of {', '.join(map(repr, NORMS))}, got {norm!r}.")
+    if len(graph.canonical_etypes) != 1:
+        raise DGLError(
+            f"The graph has {len(graph.canonical_etypes)} edge types; one relation at a time "
+            "is aggregated. Wrap the layer in dgl.nn.HeteroGraphConv."
+        )
+    num_edges = graph.num_edges()
+    if edge_weight is None:
+        weight = np.ones(num_edges)
+    else:
+        if edge_weight.numel() != num_edges:
+            raise DGLError(
+                f"edge_weight has shape {tuple(edge_weight.shape)}, but the graph has "
+                f"{num_edges} edges: expected ({num_edges},)."
+            )
+        weight = edge_weight.detach().reshape(-1).double().cpu().numpy()
+        if not np.isfinite(weight).all() or (weight < 0).any():
+            raise DGLError(
+                "Edge weights must be finite and non-negative: the critical initialization is "
+                "defined for non-negative aggregation only. "
+                f"Edge {int(np.flatnonzero(~(weight >= 0) | np.isinf(weight))[0])} is not."
+            )
+    src, dst = (ends.cpu().numpy() for ends in graph.edges(order="eid"))
+    out_degree = np.bincount(src, minlength=graph.num_src_nodes()).clip(min=1).astype(np.float64)
+    in_degree = np.bincount(dst, minlength=graph.num_dst_nodes()).clip(min=1).astype(np.float64)
+    scale = {
+        "both": 1 / np.sqrt(out_degree[src] * in_degree[dst]),
+        "right": 1 / in_degree[dst],
+        "left": 1 / out_degree[src],
+        "none": np.ones(num_edges),
+    }[norm]
+    shape = (graph.num_dst_nodes(), graph.num_src_nodes())
+    return sp.csr_matrix((scale * weight, (dst, src)), shape=shape), scale
+
+
+def _is_square(graph: DGLGraph) -> bool:
+    return not graph.is_block and graph.srctypes == graph.dsttypes
+
+
+def _dst_in_src(graph: DGLGraph) -> bool:
+    """Whether the destination nodes are the first source nodes (DGL's rule for blocks)."""
+    return graph.is_block or _is_square(graph)
+
+
+def _batch_sizes(graph: DGLGraph) -> np.ndarray:
+    if _is_square(graph):
+        return graph.batch_num_nodes().cpu().numpy()
+    return np.array([graph.num_dst_nodes()])
+
+
+def _spectral_radii(
+    graph: DGLGraph, matrix: sp.csr_matrix, norm: Norm, self_weight: float
+) -> np.ndarray:
+    if not _is_square(graph):
+        if norm == "none":
+            raise DGLError(
+                "A sampler's block, or a relation between two node types, has no spectral radius "
+                "of its own. Pass spectral_radius=..., for a block that of the full graph: "
+                "dgl_deepgnn.spectral_radius(graph)."
+            )
+        return np.full(1, 1 + self_weight)
+    sizes = _batch_sizes(graph)
+    # On an undirected unweighted graph these are the exact Perron vectors.
+    degree = np.maximum(graph.in_degrees().cpu().numpy(), 1).astype(np.float64)
+    start = degree ** {"right": 0.0, "none": 0.0, "both": 0.5, "left": 1.0}[norm]
+    radii = block_spectral_radii(matrix, sizes, start) + self_weight
+    if (radii == 0).any():
+        which = int(np.flatnonzero(radii == 0)[0])
+        where = "The graph" if len(radii) == 1 else f"Graph {which} of the batch"
+        raise DGLError(
+            f"{where} has no directed cycle (of positive weight), so its spectral radius is 0 and "
+            "no weight scale is critical: after as many layers as its longest path all features "
+            "are zero. Add self-loops: graph = dgl.add_self_loop(graph)."
+        )
+    return radii

@@ -1,0 +1,28 @@
+"""Initializer hooks: the critical initialization and the schemes it is compared with."""
+
+import dgl_deepgnn.init.dgl_layers  # noqa: F401 (registers its hooks)
+from dgl_deepgnn.init.comparison import fixup_, lsuv_, rezero_, virgo_
+from dgl_deepgnn.init.hooks import (
+    GraphContext,
+    LinearMap,
+    UnknownModuleError,
+    collect_stages,
+    register_initializer,
+)
+from dgl_deepgnn.init.schemes import SCHEMES, critical_, glorot_, he_
+
+__all__ = [
+    "SCHEMES",
+    "GraphContext",
+    "LinearMap",
+    "UnknownModuleError",
+    "collect_stages",
+    "critical_",
+    "fixup_",
+    "glorot_",
+    "he_",
+    "lsuv_",
+    "register_initializer",
+    "rezero_",
+    "virgo_",
+]

@@ -1,0 +1,315 @@
+"""What an initialization has to know of a module: its linear maps, in forward order.
+
+A hook describes one module class; every scheme then works on every described class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from dgl import DGLError, DGLGraph
+from torch import Tensor, nn
+
+from dgl_deepgnn.aggregation import Norm, spectral_radius
+from dgl_deepgnn.registry import load_plugins
+
+__all__ = [
+    "GraphContext",
+    "LinearMap",
+    "Stage",
+    "UnknownModuleError",
+    "WithoutGraph",
+    "collect_stages",
+    "register_initializer",
+]
+
+
+@dataclass(frozen=True)
+class LinearMap:
+    r"""One weight matrix and the facts an initialization needs.
+
+    Parameters
+    ----------
+    owner : nn.Module
+        The module whose output the map produces.
+    weight : Tensor
+        The parameter.
+    fan_in, fan_out : int
+        Widths of its input and output.
+    bias : Tensor, optional
+        The bias added to the product; every scheme starts it at zero.
+    spectral_radius : float
+        Spectral radius of the aggregation that is multiplied with this weight and was not
+        divided out; 1 where there is none.
+    share : float
+        Share of the critical variance, where several maps add up (GraphSAGE: 1/2 each).
+    glorot_gain : float
+        Gain of the Glorot initialization that DGL's own layer has here by default.
+    scale : float
+        Factor on the standard deviation: 0 for the last map of a fixup branch.
+    """
+
+    owner: nn.Module
+    weight: Tensor
+    fan_in: int
+    fan_out: int
+    bias: Tensor | None = None
+    spectral_radius: float = 1.0
+    share: float = 1.0
+    glorot_gain: float = 1.0
+    scale: float = 1.0
+
+
+Stage = list[LinearMap]
+"""Linear maps that act side by side; the stages of a module follow one another."""
+
+
+class UnknownModuleError(DGLError):
+    """A module that no hook describes; the message says where in the tree it is.
+
+    A hook raises it for a configuration that it does not cover.
+
+    Parameters
+    ----------
+    module : nn.Module
+        The module in question.
+    reason : str
+        One or more sentences: what is wrong and what to do.
+    root : nn.Module, optional
+        The tree to name its path in.
+    """
+
+    def __init__(self, module: nn.Module, reason: str, root: nn.Module | None = None) -> None:
+        root = root or module
+        path = next((name for name, part in root.named_modules() if part is module), "")
+        where = f"{type(root).__name__}.{path}".rstrip(".")
+        super().__init__(f"{reason} It is at {where}; strict=False leaves it alone.")
+        self.module, self.reason = module, reason
+
+
+@dataclass(frozen=True)
+class GraphContext:
+    """What an initialization is computed for.
+
+    Parameters
+    ----------
+    graph : DGLGraph, optional
+        The graph, if the caller gave one.
+    edge_weight : Tensor, optional
+        Weights of its edges, shape (E,).
+    strict : bool
+        Whether a module with parameters but without a hook is an error; otherwise it is left
+        alone.
+    """
+
+    graph: DGLGraph | None = None
+    edge_weight: Tensor | None = None
+    strict: bool = True
+    _radii: dict[tuple[Norm, float], float] = field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.edge_weight is not None and self.graph is None:
+            raise DGLError("edge_weight was given without the graph whose edges it belongs to.")
+
+    def spectral_radius(self, module: nn.Module, norm: Norm, self_weight: float = 0.0) -> float:
+        r"""Spectral radius of the aggregation `norm` on the graph (of a batch, the largest).
+
+        Without a graph it is 1 for the normalised aggregations, which holds on every
+        undirected graph. `self_weight` times the identity is added to the aggregation.
+
+        Raises
+        ------
+        DGLError
+            If there is no graph and the aggregation is a sum, or the graph has no directed cycle.
+        """
+        if self.graph is None:
+            if norm == "none":
+                raise DGLError(
+                    f"{type(module).__name__} sums over neighbours: its critical scale depends on "
+                    "the graph's spectral radius. Pass the graph: critical_(module, graph)."
+                )
+            return 1.0 + self_weight
+        # Deep networks ask for the same aggregation in every layer.
+        if (norm, self_weight) not in self._radii:
+            radii = spectral_radius(self.graph, norm, self.edge_weight, self_weight=self_weight)
+            self._radii[norm, self_weight] = float(radii.max())
+        return self._radii[norm, self_weight]
+
+
+class WithoutGraph(GraphContext):
+    """For the schemes that leave the graph out: every spectral radius counts as 1."""
+
+    def spectral_radius(self, module: nn.Module, norm: Norm, self_weight: float = 0.0) -> float:
+        """Return 1."""
+        return 1.0
+
+
+Hook = Callable[[nn.Module, GraphContext], list[Stage]]
+_HOOKS: dict[type[nn.Module], Hook] = {}
+
+
+def register_initializer(module_class: type[nn.Module]) -> Callable[[Hook], Hook]:
+    """Decorate the function that describes `module_class` to all initialization schemes.
+
+    Parameters
+    ----------
+    module_class : type
+        A subclass of ``torch.nn.Module``; its own subclasses inherit the hook.
+
+    Returns
+    -------
+    callable
+        Decorator for a function ``hook(module, context) -> list of stages``, where a stage is a
+        list of :class:`LinearMap` that act side by side and ``context`` is a
+        :class:`GraphContext`.
+
+    Raises
+    ------
+    ValueError
+        If the class has a hook already.
+
+    Examples
+    --------
+    >>> import torch
+    >>> class Scaled(torch.nn.Module):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.kernel = torch.nn.Parameter(torch.empty(400, 300))
+    >>> @register_initializer(Scaled)
+    ... def describe(module, context):
+    ...     return [[LinearMap(module, module.kernel, fan_in=400, fan_out=300)]]
+    >>> from dgl_deepgnn.init import critical_
+    >>> model = critical_(Scaled())
+    >>> round(400 * model.kernel.var().item(), 1)
+    1.0
+    """
+
+    def enter(hook: Hook) -> Hook:
+        if module_class in _HOOKS:
+            raise ValueError(f"{module_class.__name__} has an initializer hook already.")
+        _HOOKS[module_class] = hook
+        return hook
+
+    return enter
+
+
+def collect_stages(module: nn.Module, context: GraphContext = GraphContext()) -> list[Stage]:
+    """Stages of a module tree in the order in which its submodules were defined.
+
+    A weight that is shared counts once, where it comes first. Parameters that no scheme draws
+    (normalization, attention) are reset by the way: collecting is part of initializing.
+
+    Parameters
+    ----------
+    module : nn.Module
+        Any tree of modules that have hooks, and containers of them.
+    context : GraphContext
+        What the initialization is computed for.
+
+    Returns
+    -------
+    list of list of LinearMap
+        One list a stage.
+
+    Raises
+    ------
+    UnknownModuleError
+        If ``context.strict`` and a module's class is not known.
+    DGLError
+        If the scale of a module needs the graph and there is none.
+    """
+    load_plugins()
+    try:
+        stages = _collect(module, context)
+    except UnknownModuleError as error:
+        raise UnknownModuleError(error.module, error.reason, root=module) from None
+    seen: set[int] = set()
+    unique = []
+    for stage in stages:
+        fresh = [m for m in stage if id(m.weight) not in seen]
+        seen.update(id(m.weight) for m in fresh)
+        if fresh:
+            unique.append(fresh)
+    return unique
+
+
+def _collect(module: nn.Module, context: GraphContext) -> list[Stage]:
+    hook = next((_HOOKS[base] for base in type(module).__mro__ if base in _HOOKS), None)
+    try:
+        if hook is not None:
+            stages = hook(module, context)
+            for linear in (linear for stage in stages for linear in stage):
+                _require_drawable(module, linear.weight)
+            return stages
+        if _is_layer(module):
+            raise UnknownModuleError(
+                module,
+                f"No initializer is known for {type(module).__name__}; describe it with "
+                "dgl_deepgnn.init.register_initializer.",
+            )
+    except UnknownModuleError:
+        if context.strict:
+            raise
+        if hook is not None or _is_dgl_layer(module):
+            return []
+    return [stage for child in module.children() for stage in _collect(child, context)]
+
+
+def _is_layer(module: nn.Module) -> bool:
+    """Whether a module without hook has weights of its own, rather than being a container."""
+    if _is_dgl_layer(module):
+        return any(True for _ in module.parameters())
+    return any(True for _ in module.parameters(recurse=False))
+
+
+def _is_dgl_layer(module: nn.Module) -> bool:
+    """Whether it is one of DGL's layers: what surrounds the ``Linear`` inside is not known."""
+    return any(
+        base.__module__.startswith("dgl.nn.") and not issubclass(base, nn.Sequential)
+        for base in type(module).__mro__
+    )
+
+
+def _require_drawable(module: nn.Module, weight: Tensor) -> None:
+    if nn.parameter.is_lazy(weight):
+        reason = "has no shape yet; call the model once before it is initialized."
+    elif not isinstance(weight, nn.Parameter):
+        reason = "is computed from others (weight_norm or another parametrization); initialize it "
+        reason += "first and parametrize it then."
+    else:
+        return
+    raise UnknownModuleError(module, f"The weight of a {type(module).__name__} {reason}")
+
+
+def multiply_radius(stage: Stage, radius: float) -> Stage:
+    """The same maps behind one more aggregation of spectral radius `radius`."""
+    return [replace(m, spectral_radius=m.spectral_radius * radius) for m in stage]
+
+
+def fixup_branch(stages: list[Stage], num_branches: int) -> list[Stage]:
+    r"""Scale the maps of one residual branch after Fixup (arXiv:1901.09321).
+
+    The last stage of the branch starts at zero; of m > 1 stages the others are scaled by
+    :math:`L^{-1/(2m-2)}`, with L the number of branches.
+    """
+    inner = num_branches ** (-1 / (2 * len(stages) - 2)) if len(stages) > 1 else 1.0
+    return [
+        [replace(m, scale=m.scale * (0.0 if stage is stages[-1] else inner)) for m in stage]
+        for stage in stages
+    ]
+
+
+@register_initializer(nn.Linear)
+def _linear(module: nn.Module, context: GraphContext) -> list[Stage]:
+    assert isinstance(module, nn.Linear)
+    return [
+        [LinearMap(module, module.weight, module.in_features, module.out_features, module.bias)]
+    ]
+
+
+@register_initializer(nn.LayerNorm)
+@register_initializer(nn.BatchNorm1d)
+def _normalization(module: nn.Module, context: GraphContext) -> list[Stage]:
+    module.reset_parameters()  # type: ignore[operator]
+    return []

@@ -1,0 +1,303 @@
+"""The deep body that GCN, GraphSAGE and GIN share, and the registry of models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any, Literal
+
+import torch
+from dgl import DGLError, DGLGraph
+from torch import Tensor, nn
+
+from dgl_deepgnn.aggregation import AggregationOperator, interpolation_schedule
+from dgl_deepgnn.init import SCHEMES
+from dgl_deepgnn.init.hooks import (
+    GraphContext,
+    Stage,
+    collect_stages,
+    fixup_branch,
+    register_initializer,
+)
+from dgl_deepgnn.nn.conv import ResidualConv
+from dgl_deepgnn.nn.heads import EdgeHead, GraphHead
+from dgl_deepgnn.registry import Registry, load_plugins
+
+__all__ = [
+    "HEADS",
+    "MODELS",
+    "NORM_LAYERS",
+    "RESIDUALS",
+    "DeepGNN",
+    "create_model",
+    "list_models",
+    "register_model",
+]
+
+Residual = Literal["plain", "scaled", "fixup", "initial"]
+RESIDUALS: tuple[Residual | None, ...] = (None, "plain", "scaled", "fixup", "initial")
+HEADS = ("node", "graph", "edge")
+NORM_LAYERS: dict[str, Callable[[int], nn.Module]] = {
+    "none": lambda width: nn.Identity(),
+    "layer": nn.LayerNorm,
+    "batch": nn.BatchNorm1d,
+}
+
+
+class DeepGNN(nn.Module):
+    r"""Deep network of one kind of graph convolution, with the three principles as options.
+
+    Layer l of L maps
+
+    .. math:: x_{l+1} = x_l + \tau_l \, \mathrm{conv}_l(A_t, \mathrm{relu}(x_l)) ;
+
+    the first convolution maps `in_feats` to `hidden_feats` and, for node scores, the last one
+    maps `hidden_feats` to `out_feats`, both without a residual connection.
+
+    Parameters
+    ----------
+    conv : callable
+        ``conv(in_feats, out_feats, t=..., init=..., spectral_radius=...)`` makes a layer.
+    in_feats, hidden_feats, out_feats : int
+        Widths of the input, of every layer and of the scores.
+    num_layers : int
+        Number L of graph convolutions.
+    t : float or str
+        Residual aggregation, see :func:`dgl_deepgnn.interpolation_schedule`.
+    residual : {None, "plain", "scaled", "fixup", "initial"}
+        Residual connections: none; :math:`\tau = 1`; :math:`\tau = 1/\sqrt{B}` with B the number
+        of residual connections; the same with branches that start at zero; the latter beside
+        :math:`(1 - \alpha) A_t x_l + \alpha x_1` in place of :math:`x_l` (after APPNP,
+        arXiv:1810.05997, and GCNII, arXiv:2007.02133).
+    init : {"critical", "he", "glorot"}
+        Initialization. With ``t=1`` the other two run on the aggregation as DGL computes it,
+        undivided by its spectral radius, so that they are DGL's stock layers.
+    dropout : float
+        Probability with which the input of every convolution is dropped, 0 <= dropout < 1.
+    norm_layer : {"none", "layer", "batch"}
+        Normalization in front of every ReLU; deep networks need none, it is for comparison.
+    head : {"node", "graph", "edge"}
+        What is scored: each node, each graph of the batch, each edge.
+    readout : {"mean", "sum", "max"}
+        Pooling of the graph head.
+    edge_feats : int
+        Width of the edge features that the edge head reads, 0 for none.
+    alpha : float
+        Weight of the first layer's features with ``residual="initial"``, 0 < alpha < 1.
+    spectral_radius : float, optional
+        What the aggregation is divided by; by default each graph's own spectral radius.
+
+    Raises
+    ------
+    DGLError
+        If an argument is out of range; the message says what is allowed.
+    """
+
+    def __init__(
+        self,
+        conv: Callable[..., ResidualConv],
+        in_feats: int,
+        hidden_feats: int,
+        out_feats: int,
+        num_layers: int,
+        *,
+        t: float | str = "per-depth",
+        residual: Residual | None = "fixup",
+        init: str = "critical",
+        dropout: float = 0.0,
+        norm_layer: str = "none",
+        head: str = "node",
+        readout: str = "mean",
+        edge_feats: int = 0,
+        alpha: float = 0.1,
+        spectral_radius: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.config: dict[str, Any] = {
+            name: value
+            for name, value in locals().items()
+            if name not in ("self", "conv", "__class__")
+        }
+        """Constructor arguments, as a checkpoint stores them."""
+        for name in ("in_feats", "hidden_feats", "out_feats", "num_layers"):
+            _require(name, self.config[name], "at least 1", self.config[name] >= 1)
+        _require("residual", residual, f"one of {RESIDUALS}", residual in RESIDUALS)
+        _require("head", head, f"one of {HEADS}", head in HEADS)
+        _require(
+            "norm_layer", norm_layer, f"one of {tuple(NORM_LAYERS)}", norm_layer in NORM_LAYERS
+        )
+        _require("dropout", dropout, "in [0, 1)", 0 <= dropout < 1)
+        _require("alpha", alpha, "in (0, 1)", 0 < alpha < 1)
+        _require("init", init, f"one of {tuple(SCHEMES)}", init in SCHEMES)
+        self.in_feats, self.num_layers = in_feats, num_layers
+        self.residual, self.init, self.alpha = residual, init, alpha
+        schedule = interpolation_schedule(t, num_layers)
+        if spectral_radius is None and init != "critical" and set(schedule) == {1.0}:
+            spectral_radius = 1.0
+        last = out_feats if head == "node" else hidden_feats
+        widths = [in_feats, *[hidden_feats] * (num_layers - 1), last]
+        self.convs = nn.ModuleList(
+            conv(*ends, t=step, init=init, spectral_radius=spectral_radius)
+            for ends, step in zip(pairwise(widths), schedule, strict=True)
+        )
+        self.norms = nn.ModuleList(NORM_LAYERS[norm_layer](width) for width in widths[1:-1])
+        self.dropout = nn.Dropout(dropout)
+        self.head: GraphHead | EdgeHead | None = None
+        if head == "graph":
+            self.norms.append(NORM_LAYERS[norm_layer](hidden_feats))
+            self.head = GraphHead(hidden_feats, out_feats, readout)
+        elif head == "edge":
+            self.norms.append(NORM_LAYERS[norm_layer](hidden_feats))
+            self.head = EdgeHead(hidden_feats, out_feats, edge_feats)
+        # With schedules that vary by layer, the layers interpolate; else t is in the operator.
+        self.constant_t = len(set(schedule)) == 1
+        branches = max(1, len(self.branches))
+        self.branch_scale = 1.0 if residual in (None, "plain") else branches**-0.5
+        self.reset_parameters()
+
+    @property
+    def branches(self) -> list[ResidualConv]:
+        """Convolutions with a residual connection around them."""
+        if self.residual is None:
+            return []
+        return list(self.convs[1:-1] if self.head is None else self.convs[1:])  # type: ignore[arg-type]
+
+    def reset_parameters(self) -> None:
+        """Draw all weights anew by the model's initialization."""
+        SCHEMES[self.init](self)
+
+    def operator(self, graph: DGLGraph, edge_weight: Tensor | None = None) -> AggregationOperator:
+        """Operator of `graph` for this model; pass it in the graph's place to reuse it."""
+        first = self.convs[0]
+        assert isinstance(first, ResidualConv)
+        return first.operator(graph, edge_weight, folded=self.constant_t)
+
+    def forward(
+        self,
+        graph: DGLGraph | AggregationOperator,
+        feat: Tensor,
+        edge_weight: Tensor | None = None,
+        edge_feat: Tensor | None = None,
+    ) -> Tensor:
+        """Score nodes, graphs or edges.
+
+        Parameters
+        ----------
+        graph : DGLGraph or AggregationOperator
+            A homogeneous graph or batch of graphs, or what :meth:`operator` made of it.
+        feat : Tensor
+            Node features, shape (N, in_feats).
+        edge_weight : Tensor, optional
+            Non-negative weights of the aggregation, shape (E,).
+        edge_feat : Tensor, optional
+            Features that the edge head reads, shape (E, edge_feats).
+
+        Returns
+        -------
+        Tensor
+            Scores, shape (nodes, graphs or edges, out_feats).
+
+        Raises
+        ------
+        DGLError
+            If a shape does not fit the graph or the model.
+        """
+        if feat.dim() != 2 or feat.shape[1] != self.in_feats:
+            raise DGLError(
+                f"Features have shape {tuple(feat.shape)}, but the model was built with "
+                f"in_feats={self.in_feats}: expected (nodes, {self.in_feats})."
+            )
+        if not isinstance(graph, AggregationOperator):
+            graph = self.operator(graph, edge_weight)
+        elif edge_weight is not None:
+            raise DGLError("The operator holds its edge weights: give edge_weight to it.")
+        hidden = self.features(graph, feat)
+        if self.head is None:
+            return hidden
+        if isinstance(self.head, EdgeHead):
+            return self.head(graph.graph, hidden, edge_feat)
+        return self.head(graph.graph, hidden)
+
+    def features(self, operator: AggregationOperator, feat: Tensor) -> Tensor:
+        """Node features after the last convolution (for the node head: the scores)."""
+        x = first = self.convs[0](operator, self.dropout(feat))
+        branches = self.num_layers - (2 if self.head is None else 1)
+        for index in range(1, self.num_layers):
+            conv = self.convs[index]
+            assert isinstance(conv, ResidualConv)
+            hidden = self._activate(index - 1, x)
+            if self.residual is None or index > branches:
+                x = conv(operator, hidden)
+            elif self.residual == "initial":
+                x = conv.beside_skip(operator, hidden, x, self.branch_scale, 1 - self.alpha)
+                x = torch.add(x, first, alpha=self.alpha)
+            else:
+                x = torch.add(x, conv(operator, hidden), alpha=self.branch_scale)
+        return x if self.head is None else self._activate(self.num_layers - 1, x)
+
+    def _activate(self, index: int, x: Tensor) -> Tensor:
+        return self.dropout(torch.relu(self.norms[index](x)))
+
+
+def _require(name: str, value: object, allowed: str, ok: bool) -> None:
+    if not ok:
+        raise DGLError(f"{name} must be {allowed}, got {value!r}.")
+
+
+@register_initializer(DeepGNN)
+def _describe(model: nn.Module, context: GraphContext) -> list[Stage]:
+    assert isinstance(model, DeepGNN)
+    branches = model.branches
+    stages: list[Stage] = []
+    for conv in model.convs:
+        described = collect_stages(conv, context)
+        if model.residual in ("fixup", "initial") and conv in branches:
+            described = fixup_branch(described, len(branches))
+        stages += described
+    for module in (*model.norms, *([] if model.head is None else [model.head])):
+        stages += collect_stages(module, context)
+    return stages
+
+
+MODELS: Registry[type[DeepGNN]] = Registry("model")
+register_model = MODELS.register
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Names of the registered architectures that match a shell-style pattern.
+
+    Examples
+    --------
+    >>> list_models("resg[ci]*")
+    ['resgcn', 'resgin']
+    """
+    load_plugins()
+    return MODELS.names(pattern)
+
+
+def create_model(name: str, **arguments: Any) -> DeepGNN:
+    """Build a registered architecture.
+
+    Parameters
+    ----------
+    name : str
+        One of :func:`list_models`.
+    **arguments
+        Its constructor's arguments.
+
+    Returns
+    -------
+    DeepGNN
+        The new model.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such model; the message proposes the nearest name.
+
+    Examples
+    --------
+    >>> model = create_model("resgcn", in_feats=4, hidden_feats=8, out_feats=2, num_layers=3)
+    """
+    load_plugins()
+    return MODELS[name](**arguments)

@@ -1,0 +1,173 @@
+"""What the three convolutions share: the operator, DGL's kinds of input, residual aggregation."""
+
+from __future__ import annotations
+
+import torch
+from dgl import DGLError, DGLGraph
+from torch import Tensor, nn
+
+from dgl_deepgnn.aggregation import NORMS, AggregationOperator, Norm, aggregation_operator
+from dgl_deepgnn.init import SCHEMES
+from dgl_deepgnn.init.hooks import GraphContext
+
+__all__ = ["Features", "ResidualConv", "undivided_radius"]
+
+Features = Tensor | tuple[Tensor, Tensor]
+"""Node features, or a pair for source and destination nodes, as DGL's layers take them."""
+
+
+class ResidualConv(nn.Module):
+    """Base of the convolutions: aggregates with ``A_t`` and leaves the weights to subclasses.
+
+    Parameters
+    ----------
+    in_feats, out_feats : int
+        Widths of the features.
+    norm : {"both", "right", "left", "none"}
+        Normalisation of the aggregation.
+    t : float
+        Interpolation between the identity and the aggregation, 0 < t <= 1.
+    init : {"critical", "he", "glorot"}
+        Initialization of the weights, see :mod:`dgl_deepgnn.init`.
+    spectral_radius : float, optional
+        What the aggregation is divided by; by default the graph's own spectral radius. A
+        sampler's block has none: give the full graph's for ``norm="none"``. 1.0 leaves the
+        aggregation as DGL computes it.
+    """
+
+    def __init__(
+        self,
+        in_feats: int,
+        out_feats: int,
+        norm: Norm,
+        t: float,
+        init: str,
+        spectral_radius: float | None,
+    ) -> None:
+        super().__init__()
+        for name, width in (("in_feats", in_feats), ("out_feats", out_feats)):
+            if width < 1:
+                raise DGLError(f"{name} must be at least 1, got {width}.")
+        if norm not in NORMS:
+            raise DGLError(f"norm must be one of {', '.join(map(repr, NORMS))}, got {norm!r}.")
+        if not 0 < t <= 1:
+            raise DGLError(f"t must lie in (0, 1], got {t}.")
+        self.in_feats, self.out_feats = in_feats, out_feats
+        self.norm, self.t, self.init = norm, t, init
+        self.spectral_radius = spectral_radius
+
+    def reset_parameters(self) -> None:
+        """Draw the weights anew by the layer's initialization."""
+        SCHEMES[self.init](self)
+
+    def operator(
+        self, graph: DGLGraph, edge_weight: Tensor | None = None, *, folded: bool = True
+    ) -> AggregationOperator:
+        """Aggregation operator of `graph` for this layer, to be reused over many calls.
+
+        Without `folded`, the identity is left to :meth:`aggregate`: so layers of different t
+        share one operator.
+        """
+        between_types = graph.srctypes != graph.dsttypes
+        return aggregation_operator(
+            graph,
+            self.norm,
+            self.t if folded and not between_types else 1.0,
+            edge_weight,
+            spectral_radius=self.spectral_radius,
+        )
+
+    def forward(
+        self,
+        graph: DGLGraph | AggregationOperator,
+        feat: Features,
+        edge_weight: Tensor | None = None,
+    ) -> Tensor:
+        """Apply the layer.
+
+        Parameters
+        ----------
+        graph : DGLGraph or AggregationOperator
+            A homogeneous graph, a batch, a sampler's block, one relation of a heterogeneous
+            graph, or the operator that :meth:`operator` made of one. It is not changed.
+        feat : Tensor or pair of Tensor
+            Node features of shape (N, in_feats); a pair for source and destination nodes.
+        edge_weight : Tensor, optional
+            Non-negative weights, shape (E,).
+
+        Returns
+        -------
+        Tensor
+            Shape (destination nodes, out_feats).
+
+        Raises
+        ------
+        DGLError
+            If shapes do not fit, an edge weight is negative or the graph has no critical scale.
+        """
+        if isinstance(graph, AggregationOperator):
+            if edge_weight is not None:
+                raise DGLError("The operator holds its edge weights: give edge_weight to it.")
+            operator = graph
+        else:
+            operator = self.operator(graph, edge_weight)
+        src, dst = feat if isinstance(feat, tuple) else (feat, None)
+        num_dst, num_src = operator.shape
+        for name, part, nodes in (
+            ("feat", src, num_src),
+            ("feat of the destination nodes", dst, num_dst),
+        ):
+            if part is not None and part.shape != (nodes, self.in_feats):
+                raise DGLError(
+                    f"{name} has shape {tuple(part.shape)}, but the layer was built with "
+                    f"in_feats={self.in_feats} and the graph has {nodes} such nodes: expected "
+                    f"({nodes}, {self.in_feats})."
+                )
+        if dst is None and operator.graph.srctypes == operator.graph.dsttypes:
+            # A sampler's block has its destination nodes first among its source nodes.
+            dst = src[:num_dst]
+        return self.transform(operator, src, dst)
+
+    def transform(self, operator: AggregationOperator, src: Tensor, dst: Tensor | None) -> Tensor:
+        """Aggregate and multiply by the weights; `dst` is None where there are no such features."""
+        raise NotImplementedError
+
+    def aggregate(self, operator: AggregationOperator, src: Tensor, dst: Tensor | None) -> Tensor:
+        """``A_t`` applied to features, whether or not the operator has this layer's t folded in."""
+        aggregated = operator @ src
+        if operator.t == self.t:
+            return aggregated
+        if operator.t != 1:
+            raise DGLError(
+                f"The operator has t={operator.t:g}, the layer t={self.t:g}. Make it by the layer's "
+                "own operator(graph)."
+            )
+        if dst is None:
+            raise DGLError(
+                "Interpolation with the identity (t < 1) between two node types needs features of "
+                "the destination nodes: pass feat as a pair (source, destination), or use t=1."
+            )
+        return torch.lerp(dst, aggregated, self.t)
+
+    def beside_skip(
+        self, operator: AggregationOperator, feat: Tensor, x: Tensor, scale: float, skip: float
+    ) -> Tensor:
+        """``scale * conv(feat) + skip * A_t x``, for a skip connection that aggregates too."""
+        aggregated = self.aggregate(operator, x, x)
+        return torch.add(scale * self(operator, feat), aggregated, alpha=skip)
+
+    def extra_repr(self) -> str:
+        """Constructor arguments, as DGL's layers print them."""
+        return (
+            f"in_feats={self.in_feats}, out_feats={self.out_feats}, norm={self.norm}, t={self.t:g}"
+        )
+
+
+def undivided_radius(conv: ResidualConv, context: GraphContext) -> float:
+    """Spectral radius that the layer's operator still has: 1 where it divides by the graph's own.
+
+    With a `spectral_radius` of the caller's the rest can be told only from the graph.
+    """
+    if conv.spectral_radius is None or context.graph is None:
+        return 1.0
+    return context.spectral_radius(conv, conv.norm) / conv.spectral_radius

@@ -1,0 +1,75 @@
+"""Heads: from node features after the last convolution to scores of graphs or edges."""
+
+from __future__ import annotations
+
+import dgl
+import torch
+import torch.nn.functional as F
+from dgl import DGLError, DGLGraph
+from torch import Tensor, nn
+
+__all__ = ["READOUTS", "EdgeHead", "GraphHead"]
+
+READOUTS = ("mean", "sum", "max")
+
+
+class GraphHead(nn.Module):
+    """Readout over the nodes of each graph, then a linear layer.
+
+    Parameters
+    ----------
+    hidden_feats, out_feats : int
+        Widths of node features and scores.
+    readout : {"mean", "sum", "max"}
+        How nodes are pooled.
+    """
+
+    def __init__(self, hidden_feats: int, out_feats: int, readout: str) -> None:
+        super().__init__()
+        if readout not in READOUTS:
+            raise DGLError(f"readout must be one of {', '.join(READOUTS)}, got {readout!r}.")
+        self.readout = readout
+        self.linear = nn.Linear(hidden_feats, out_feats)
+
+    def forward(self, graph: DGLGraph, feat: Tensor) -> Tensor:
+        """Scores of shape (graphs, out_feats) from features of shape (N, hidden_feats)."""
+        sizes = graph.batch_num_nodes().to(feat.device)
+        pooled = dgl.ops.segment_reduce(sizes, feat, reducer=self.readout)
+        return self.linear(pooled)
+
+
+class EdgeHead(nn.Module):
+    """Pair scorer: two linear layers on source, destination and edge features.
+
+    Parameters
+    ----------
+    hidden_feats, out_feats : int
+        Widths of node features and scores.
+    edge_feats : int
+        Width of the edge features, 0 if there are none.
+    """
+
+    def __init__(self, hidden_feats: int, out_feats: int, edge_feats: int) -> None:
+        super().__init__()
+        self.hidden_feats, self.edge_feats = hidden_feats, edge_feats
+        self.pair = nn.Linear(2 * hidden_feats + edge_feats, hidden_feats)
+        self.score = nn.Linear(hidden_feats, out_feats)
+
+    def forward(self, graph: DGLGraph, feat: Tensor, edge_feat: Tensor | None = None) -> Tensor:
+        """Scores of shape (E, out_feats) from features (N, hidden_feats), (E, edge_feats)."""
+        given = (graph.num_edges(), 0) if edge_feat is None else tuple(edge_feat.shape)
+        if given != (graph.num_edges(), self.edge_feats):
+            raise DGLError(
+                f"Edge features {'are missing' if edge_feat is None else f'have shape {given}'}, but "
+                f"the model was built with edge_feats={self.edge_feats}: expected edge_feat of shape "
+                f"({graph.num_edges()}, {self.edge_feats})."
+            )
+        source, destination, edge = self.pair.weight.split(
+            [self.hidden_feats, self.hidden_feats, self.edge_feats], dim=1
+        )
+        # Nodes are fewer than edges: multiply before gathering.
+        src, dst = (ends.to(feat.device) for ends in graph.edges(order="eid"))
+        hidden = F.linear(feat, source, self.pair.bias)[src] + F.linear(feat, destination)[dst]
+        if edge_feat is not None:
+            hidden = hidden + F.linear(edge_feat, edge)
+        return self.score(torch.relu(hidden))

@@ -1,0 +1,1 @@
+"""Published models; read with importlib.resources."""
