@@ -1,0 +1,21 @@
+"""Task data by name: embedded data sets, DGL's own, and a user's."""
+
+from __future__ import annotations
+
+from dgl_deepgnn.data import dgl_datasets, embedded, long_range, trackml, tracks, user  # noqa: F401
+from dgl_deepgnn.data.catalog import list_datasets, load_data, register_dataset
+from dgl_deepgnn.data.metrics import class_weights, evaluate_metrics, loss_function, main_metric
+from dgl_deepgnn.data.task_data import TaskData
+from dgl_deepgnn.data.transforms import apply_scaling
+
+__all__ = [
+    "TaskData",
+    "apply_scaling",
+    "class_weights",
+    "evaluate_metrics",
+    "list_datasets",
+    "load_data",
+    "loss_function",
+    "main_metric",
+    "register_dataset",
+]

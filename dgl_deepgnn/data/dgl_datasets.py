@@ -1,0 +1,377 @@
+"""DGL's own data sets, the heterophilous ones it lacks, the TU collection, and OGB."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import io
+import os
+import warnings
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import dgl
+import dgl.data
+import numpy as np
+import requests
+import torch
+from dgl import DGLError
+from dgl.data.utils import download, get_download_dir
+
+from dgl_deepgnn.data.catalog import is_dgl_class, register_dataset
+from dgl_deepgnn.data.from_graphs import collect, task_from_graphs
+from dgl_deepgnn.data.task_data import Level, Target, TaskData
+from dgl_deepgnn.data.transforms import k_fold, one_hot, undirected
+from dgl_deepgnn.registry import did_you_mean
+
+__all__ = ["HeterophilousGraphDataset", "dgl_class", "heterophilous", "ogb", "planetoid", "tu"]
+
+PROBE_SECONDS = 3
+
+PLANETOID = {
+    "cora": "CoraGraphDataset",
+    "citeseer": "CiteseerGraphDataset",
+    "pubmed": "PubmedGraphDataset",
+}
+HETEROPHILOUS: dict[str, Target] = {
+    "minesweeper": "binary",
+    "tolokers": "binary",
+    "questions": "binary",
+    "roman-empire": "multiclass",
+    "amazon-ratings": "multiclass",
+}
+
+
+class HeterophilousGraphDataset(dgl.data.DGLBuiltinDataset):
+    """One of the graphs of Platonov et al. (ICLR 2023), which DGL has from 2.0 on.
+
+    Parameters
+    ----------
+    name : str
+        "minesweeper", "tolokers", "questions", "roman-empire" or "amazon-ratings".
+    """
+
+    # DGL names the folder after a hash of the address.
+    _url = "https://github.com/yandex-research/heterophilous-graphs/raw/main/data/{}.npz"
+
+    def __init__(self, name: str) -> None:
+        name = name.replace("-", "_")
+        super().__init__(name, url=self._url.format(name))
+
+    def download(self) -> None:
+        """Fetch the npz file."""
+        os.makedirs(self.raw_path, exist_ok=True)
+        download(self.url, path=self.file)
+
+    @property
+    def file(self) -> str:
+        """Path of the npz file."""
+        return os.path.join(self.raw_path, f"{self.name}.npz")
+
+    def process(self) -> None:
+        """Build the graph."""
+        with np.load(self.file, allow_pickle=False) as archive:
+            arrays = {key: torch.from_numpy(archive[key]) for key in archive.files}
+        src, dst = arrays["edges"].long().unbind(dim=1)
+        graph = dgl.graph((src, dst), num_nodes=len(arrays["node_labels"]))
+        self.graph = undirected(graph, self_loops=False)
+        self.graph.ndata["feat"] = arrays["node_features"].float()
+        self.graph.ndata["label"] = arrays["node_labels"].long()
+        for part in ("train", "val", "test"):
+            self.graph.ndata[f"{part}_mask"] = arrays[f"{part}_masks"].T.bool()
+
+    def __getitem__(self, index: int) -> dgl.DGLGraph:
+        return self.graph
+
+    def __len__(self) -> int:
+        return 1
+
+
+class _TUDataset(dgl.data.TUDataset):
+    """TUDataset that also reads labels where pandas is installed.
+
+    pandas makes the labels a column, whose ``int(max(...))`` newer NumPy refuses.
+    """
+
+    @staticmethod
+    def _idx_reset(labels: np.ndarray) -> np.ndarray:
+        return np.unique(labels.ravel(), return_inverse=True)[1]
+
+
+def planetoid(name: str, self_loops: bool = True) -> TaskData:
+    """Cora, Citeseer or Pubmed with the public split of Yang et al. (2016).
+
+    Features are row-normalized by DGL; edges go both ways.
+
+    Parameters
+    ----------
+    name : {"cora", "citeseer", "pubmed"}
+    self_loops : bool, optional
+        Give each node exactly one self-loop.
+    """
+    info = {
+        "citation": "Yang, Cohen and Salakhutdinov, Revisiting Semi-Supervised Learning with "
+        "Graph Embeddings, ICML 2016",
+        "licence": "MIT (kimiyoung/planetoid)",
+        "description": f"the citation graph {name}, public split",
+    }
+    dataset = _open(name, getattr(dgl.data, PLANETOID[name]), verbose=False)
+    return task_from_graphs(name, *collect(dataset), self_loops=self_loops, info=info)
+
+
+def heterophilous(name: str, self_loops: bool = True) -> TaskData:
+    """A graph of Platonov et al. (2023) with its ten fixed splits.
+
+    Parameters
+    ----------
+    name : {"minesweeper", "tolokers", "questions", "roman-empire", "amazon-ratings"}
+    self_loops : bool, optional
+        Give each node exactly one self-loop.
+    """
+    info = {
+        "citation": "Platonov, Kuznedelev, Diskin, Babenko and Prokhorenkova, A critical look at "
+        "the evaluation of GNNs under heterophily, ICLR 2023",
+        "licence": "MIT (yandex-research/heterophilous-graphs)",
+        "description": f"the heterophilous graph {name}, ten fixed splits",
+    }
+    graphs, _ = collect(_open(name, HeterophilousGraphDataset, name=name))
+    return task_from_graphs(
+        name, graphs, {}, target=HETEROPHILOUS[name], self_loops=self_loops, info=info
+    )
+
+
+def _register_named() -> None:
+    """Enter each data set with its name filled in, so that its options are the rest."""
+    for load, names in ((planetoid, PLANETOID), (heterophilous, HETEROPHILOUS)):
+        features = "none" if load is planetoid else "standardize"
+        for name in names:
+            register_dataset(name, features)(partial(load, name))
+
+
+_register_named()
+
+
+@register_dataset("tu:NAME", features="standardize")
+def tu(name: str, folds: int = 10, seed: int = 0, self_loops: bool = True) -> TaskData:
+    """Graph classification from the TU collection, with stratified k-fold splits.
+
+    Node labels become indicator columns, beside the node attributes where there are any; graphs
+    with neither get their degrees as indicator columns. In split i, fold i is the test part and
+    fold i + 1 the validation part, so that early stopping does not see the test graphs. (The GIN
+    paper reports the best mean over epochs on the test folds themselves, which reads higher.)
+
+    Parameters
+    ----------
+    name : str
+        For example "MUTAG", "PROTEINS" or "ENZYMES".
+    folds : int, optional
+        Number of folds and splits.
+    seed : int, optional
+        Of the folds.
+    self_loops : bool, optional
+        Give each node exactly one self-loop.
+    """
+    graphs, graph_data = collect(_open(f"tu:{name}", _TUDataset, name=name))
+    labels = graph_data["label"]
+    if labels.is_floating_point() or labels.dim() > 1:
+        raise DGLError(f"tu:{name} has no graph classes; only classification is supported.")
+    sizes = [graph.num_nodes() for graph in graphs]
+    columns = []
+    if "node_labels" in graphs[0].ndata:
+        node_labels = torch.cat([g.ndata["node_labels"].reshape(g.num_nodes(), -1) for g in graphs])
+        columns += [one_hot(column) for column in node_labels.long().unbind(dim=1)]
+    if "node_attr" in graphs[0].ndata:
+        columns += [torch.cat([g.ndata["node_attr"].reshape(g.num_nodes(), -1) for g in graphs])]
+    if columns:
+        table = torch.cat([column.float() for column in columns], dim=1)
+        for graph, feat in zip(graphs, table.split(sizes), strict=True):
+            graph.ndata["feat"] = feat
+    info = {
+        "citation": "Morris, Kriege, Bause, Kersting, Mutzel and Neumann, TUDataset, 2020, "
+        "arXiv:2007.08663",
+        "licence": "see the TUDataset collection",
+        "description": f"TU data set {name}, {folds} stratified folds: fold i test, fold i + 1 "
+        "validation",
+    }
+    return task_from_graphs(
+        f"tu:{name}",
+        graphs,
+        {"label": labels},
+        level="graph",
+        self_loops=self_loops,
+        splits=k_fold(labels.long(), folds, seed),
+        info=info,
+    )
+
+
+@register_dataset("dgl:CLASS")
+def dgl_class(
+    name: str,
+    /,
+    level: Level | None = None,
+    target: Target | None = None,
+    self_loops: bool = True,
+    bidirected: bool = False,
+    seed: int = 0,
+    **arguments: Any,
+) -> TaskData:
+    """Any homogeneous data set class of ``dgl.data``, by class name.
+
+    Labels, masks and features are found as in `task_from_graphs`. A class with a ``mode``
+    (train, valid, test) is loaded in all three, which make the split.
+
+    Parameters
+    ----------
+    name : str
+        Class name, for example "PPIDataset".
+    level, target, self_loops, bidirected, seed : optional
+        See `task_from_graphs`; a class that takes a seed gets this one, too.
+    **arguments
+        Arguments of the class.
+    """
+    if not is_dgl_class(name):
+        names = [entry for entry in dir(dgl.data) if is_dgl_class(entry)]
+        raise DGLError(f"dgl.data has no data set class {name!r}. {did_you_mean(name, names)}")
+    cls = getattr(dgl.data, name)
+    accepted = list(inspect.signature(cls).parameters)
+    for argument in arguments:
+        if argument not in accepted:
+            own = ["level", "target", "self_loops", "bidirected", "seed", "features"]
+            raise DGLError(
+                f"Data set {name!r} has no option {argument!r}. Its options: "
+                f"{', '.join([*own, *accepted])}."
+            )
+    if "verbose" in accepted:
+        arguments.setdefault("verbose", False)
+    if "seed" in accepted:
+        arguments["seed"] = seed
+    parts: list[str] | None = None
+    if "mode" in accepted and "mode" not in arguments:
+        graphs: list[dgl.DGLGraph] = []
+        pieces: list[dict[str, torch.Tensor]] = []
+        parts = []
+        for part, mode in (("train", "train"), ("val", "valid"), ("test", "test")):
+            more, data = collect(_open(name, cls, mode=mode, **arguments))
+            graphs += more
+            pieces.append(data)
+            parts += [part] * len(more)
+        graph_data = {key: torch.cat([piece[key] for piece in pieces]) for key in pieces[0]}
+    else:
+        graphs, graph_data = collect(_open(name, cls, **arguments))
+    return task_from_graphs(
+        name,
+        graphs,
+        graph_data,
+        level=level,
+        target=target,
+        self_loops=self_loops,
+        bidirected=bidirected,
+        parts=parts,
+        seed=seed,
+        info={
+            "citation": f"see the documentation of dgl.data.{name}",
+            "licence": "see its source",
+            "description": f"dgl.data.{name}",
+        },
+    )
+
+
+@register_dataset("ogb:NAME")
+def ogb(name: str, self_loops: bool = True, bidirected: bool = True) -> TaskData:
+    """A node or graph property data set of the Open Graph Benchmark, with its own split.
+
+    Needs the package ``ogb`` (``pip install dgl-deepgnn[ogb]``).
+
+    Parameters
+    ----------
+    name : str
+        For example "ogbn-arxiv" or "ogbg-molhiv".
+    self_loops, bidirected : bool, optional
+        See `task_from_graphs`.
+    """
+    try:
+        from ogb.graphproppred import DglGraphPropPredDataset
+        from ogb.nodeproppred import DglNodePropPredDataset
+    except ImportError as error:
+        raise DGLError(
+            f"Data set 'ogb:{name}' needs the package ogb: pip install 'dgl-deepgnn[ogb]'."
+        ) from error
+    if not name.startswith(("ogbn-", "ogbg-")):
+        raise DGLError(f"ogb:{name}: only ogbn-... (nodes) and ogbg-... (graphs) are supported.")
+    is_node = name.startswith("ogbn-")
+    kind = DglNodePropPredDataset if is_node else DglGraphPropPredDataset
+    with _loading(f"ogb:{name}"):
+        dataset = kind(name=name, root=get_download_dir())
+        index = dataset.get_idx_split()
+        graphs, data = collect(dataset)
+    labels = data["label"]
+    if is_node:
+        labels = labels.reshape(graphs[0].num_nodes(), -1)
+        graphs[0].ndata["label"] = labels
+    target: Target = "regression" if "regression" in dataset.task_type else "multiclass"
+    if "binary" in dataset.task_type:
+        target = "binary" if labels.dim() == 1 or labels.shape[1] == 1 else "multilabel"
+    masks = {part: torch.zeros(len(labels), dtype=torch.bool) for part in ("train", "val", "test")}
+    for part, key in (("train", "train"), ("val", "valid"), ("test", "test")):
+        masks[part][torch.as_tensor(index[key])] = True
+    return task_from_graphs(
+        f"ogb:{name}",
+        graphs,
+        {} if is_node else data,
+        level="node" if is_node else "graph",
+        target=target,
+        self_loops=self_loops,
+        bidirected=bidirected,
+        splits=[masks],
+        info={
+            "citation": "Hu et al., Open Graph Benchmark, NeurIPS 2020",
+            "licence": "see ogb.stanford.edu",
+            "description": f"{name} with its own split",
+        },
+    )
+
+
+def _open(name: str, cls: type, /, **arguments: Any) -> Any:
+    """Instance of a DGL data set class; absent and unreachable data is one error, at once."""
+
+    class Guarded(cls):
+        def _download(self) -> None:
+            if self.url is not None and not os.path.exists(self.raw_path):
+                _check_reachable(name, self.url, self.raw_path)
+            super()._download()
+
+    with _loading(name):
+        return Guarded(**arguments)
+
+
+@contextlib.contextmanager
+def _loading(name: str) -> Iterator[None]:
+    """Silence DGL, and say where the data is when reading it fails."""
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except (DGLError, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        raise DGLError(
+            f"Data set {name!r} cannot be loaded ({type(error).__name__}: {error}). Check its "
+            f"options and its folder in {get_download_dir()}; if a download broke off, delete the "
+            "folder and load again. DGL_DOWNLOAD_DIR names another place."
+        ) from error
+
+
+def _check_reachable(name: str, url: str, folder: str) -> None:
+    try:
+        with requests.get(url, stream=True, timeout=PROBE_SECONDS) as response:
+            response.raise_for_status()
+    except requests.RequestException as error:
+        parent = Path(folder).parent
+        raise DGLError(
+            f"Data set {name!r} is not in {parent} and cannot be downloaded: {url} "
+            f"({type(error).__name__}). Connect to the network, or put the contents of that file "
+            f"into {folder}; if you have it in another folder, set DGL_DOWNLOAD_DIR to the folder "
+            f"that holds {Path(folder).name}."
+        ) from error

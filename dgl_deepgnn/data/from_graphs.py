@@ -1,0 +1,252 @@
+"""From DGL graphs with the usual field names to a `TaskData`; shared by all outside data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import dgl
+import torch
+from dgl import DGLError
+from torch import Tensor
+
+from dgl_deepgnn.data.task_data import PARTS, Level, Split, Target, TaskData
+from dgl_deepgnn.data.transforms import (
+    deal_graphs,
+    deal_parts,
+    degree_features,
+    one_hot,
+    split_items,
+    undirected,
+)
+
+__all__ = ["collect", "task_from_graphs"]
+
+LABELS = ("label", "labels")
+FEATURES = ("feat", "feature", "features", "attr")
+MASKS = tuple(f"{part}_mask" for part in PARTS)
+
+
+def collect(dataset: Iterable[Any]) -> tuple[list[dgl.DGLGraph], dict[str, Tensor]]:
+    """Graphs of a DGL data set and, where its items are pairs, what belongs to each graph."""
+    graphs, rows = [], []
+    for index in range(len(dataset)):  # type: ignore[arg-type]
+        item = dataset[index]  # type: ignore[index]
+        graph, extra = item if isinstance(item, tuple) else (item, {})
+        graphs.append(graph)
+        rows.append(extra if isinstance(extra, Mapping) else {"label": extra})
+    columns = {
+        key: torch.stack([torch.as_tensor(row[key]).squeeze() for row in rows]) for key in rows[0]
+    }
+    return graphs, columns
+
+
+def task_from_graphs(
+    name: str,
+    graphs: list[dgl.DGLGraph],
+    graph_data: Mapping[str, Tensor],
+    *,
+    level: Level | None = None,
+    target: Target | None = None,
+    self_loops: bool = True,
+    bidirected: bool = False,
+    parts: list[str] | None = None,
+    splits: list[Split] | None = None,
+    seed: int = 0,
+    info: Mapping[str, Any],
+) -> TaskData:
+    """Read features, labels and masks from the fields DGL's own data sets use.
+
+    Parameters
+    ----------
+    name : str
+        For messages.
+    graphs : list of DGLGraph
+        Features under "feat" (or "feature", "features", "attr"): floats, or integers of one
+        dimension, which become indicator columns. Without any, in-degrees become indicator
+        columns.
+    graph_data : mapping of str to Tensor
+        What belongs to whole graphs, one row each.
+    level : {"node", "edge", "graph"}, optional
+        Where to look for "label" (or "labels") and for "train_mask", "val_mask", "test_mask" of
+        shape ``(items,)`` or, for several splits, ``(items, splits)``. By default the one level
+        that has labels.
+    target : str, optional
+        See `TaskData`. By default floats are "regression", integers "multiclass", bools
+        "binary", and zeros and ones of several columns "multilabel".
+    self_loops : bool, optional
+        Give each node exactly one self-loop (on the edge level: add one to those there are).
+    bidirected : bool, optional
+        Add the reverse of every edge.
+    parts : list of str, optional
+        "train", "val" or "test" for each graph.
+    splits : list of dict, optional
+        Masks, where the caller has them.
+    seed : int, optional
+        Of the 60/20/20 % split that is drawn where there are no masks: of whole graphs if there
+        are several, else of items.
+    info : mapping
+        For `TaskData.info`.
+
+    Raises
+    ------
+    DGLError
+        If labels are missing or ambiguous, masks are incomplete, or the result is not a valid
+        `TaskData`.
+    """
+    for index, graph in enumerate(graphs):
+        if not graph.is_homogeneous:
+            raise DGLError(
+                f"Data set {name!r}: graph {index} is heterogeneous (node types {graph.ntypes}). "
+                "Write a function that converts it (dgl.to_homogeneous) and returns a TaskData, "
+                "and load it as python:module:function."
+            )
+    level = level or _find_level(name, graphs, graph_data)
+    frames: dict[str, list[Mapping[str, Tensor]]] = {
+        "node": [graph.ndata for graph in graphs],
+        "edge": [graph.edata for graph in graphs],
+        "graph": [graph_data],
+    }
+    if level not in frames:
+        raise DGLError(f"Data set {name!r}: level={level!r}; allowed: {', '.join(frames)}.")
+    node_feat = _features(frames["node"]) or degree_features(graphs)
+    edge_feat = _features(frames["edge"]) if level == "edge" else None
+
+    made, kept = [], []
+    for index, graph in enumerate(graphs):
+        plain = dgl.graph(graph.edges(order="eid"), num_nodes=graph.num_nodes())
+        source = torch.arange(graph.num_edges())
+        if level == "edge":
+            # Items keep their places: new edges come behind them and belong to no part.
+            if bidirected:
+                plain = dgl.add_reverse_edges(plain)
+                source = source.repeat(2)
+            if self_loops:
+                plain = dgl.add_self_loop(plain)
+            extra = plain.num_edges() - len(source)
+            source = torch.cat([source, torch.full((extra,), -1)])
+            if edge_feat is not None:
+                feat = edge_feat[index][source.clamp(min=0)]
+                plain.edata["feat"] = feat * (source >= 0).unsqueeze(1)
+        elif bidirected:
+            plain = undirected(plain, self_loops=self_loops)
+        elif self_loops:
+            plain = dgl.add_self_loop(dgl.remove_self_loop(plain))
+        plain.ndata["feat"] = node_feat[index]
+        made.append(plain)
+        kept.append(source)
+
+    def read(names: tuple[str, ...]) -> Tensor | None:
+        for key in names:
+            if all(key in frame for frame in frames[level]):
+                rows = [torch.as_tensor(frame[key]) for frame in frames[level]]
+                if level == "edge":
+                    is_mask = key in MASKS
+                    rows = [
+                        _spread(row, source, is_mask)
+                        for row, source in zip(rows, kept, strict=True)
+                    ]
+                return torch.cat(rows)
+        return None
+
+    labels = read(LABELS)
+    if labels is None:
+        raise DGLError(f"Data set {name!r} has no {level} labels (under 'label' or 'labels').")
+    labels, target = _as_target(name, labels, target)
+    if target == "multiclass":
+        outputs = int(labels.max()) + 1
+    else:
+        outputs = 1 if labels.dim() == 1 else labels.shape[1]
+    items = [1] * len(made)
+    if level != "graph":
+        items = [g.num_nodes() if level == "node" else g.num_edges() for g in made]
+    if splits is None and parts is not None:
+        splits = [deal_graphs(items, parts)]
+    if splits is None:
+        masks = {part: read((f"{part}_mask",)) for part in PARTS}
+        splits = _splits_from_masks(name, masks)
+    if splits is None and level != "graph" and len(made) >= 5:
+        order = torch.randperm(len(made), generator=torch.Generator().manual_seed(seed))
+        dealt = deal_parts(len(made))
+        splits = [deal_graphs(items, [dealt[place] for place in order.argsort().tolist()])]
+    if splits is None:
+        splits = [split_items(labels, seed=seed)]
+    if level == "edge":
+        own = torch.cat(
+            [torch.arange(len(s)) < g.num_edges() for s, g in zip(kept, graphs, strict=True)]
+        )
+        splits = [{part: mask & own for part, mask in masks.items()} for masks in splits]
+    return TaskData(name, made, level, target, labels, splits, outputs, dict(info))
+
+
+def _find_level(name: str, graphs: list[dgl.DGLGraph], graph_data: Mapping[str, Tensor]) -> Level:
+    places: dict[Level, Mapping[str, Tensor]] = {
+        "node": graphs[0].ndata,
+        "edge": graphs[0].edata,
+        "graph": graph_data,
+    }
+    found = [level for level, frame in places.items() if any(key in frame for key in LABELS)]
+    if len(found) != 1:
+        fields = "; ".join(f"{level}: {sorted(frame)}" for level, frame in places.items())
+        what = f"labels on several levels ({', '.join(found)}): say which with level="
+        if not found:
+            what = "no labels: put them under 'label' in ndata, edata or the graphs' labels"
+        raise DGLError(f"Data set {name!r} has {what}. Its fields are {fields}.")
+    return found[0]
+
+
+def _features(frames: list[Mapping[str, Tensor]]) -> list[Tensor] | None:
+    for key in FEATURES:
+        if all(key in frame for frame in frames):
+            rows = [frame[key] for frame in frames]
+            if rows[0].dim() == 1 and not rows[0].is_floating_point():
+                return list(one_hot(torch.cat(rows)).split([len(row) for row in rows]))
+            return [row.float().reshape(len(row), -1) for row in rows]
+    return None
+
+
+def _spread(row: Tensor, source: Tensor, is_mask: bool) -> Tensor:
+    """Values of edges for those that were added: masks False, labels those of their original."""
+    own = torch.arange(len(source)) < len(row)
+    known = own if is_mask else source >= 0
+    values = row[source.clamp(min=0)]
+    return torch.where(known.reshape(-1, *[1] * (row.dim() - 1)), values, torch.zeros_like(values))
+
+
+def _as_target(name: str, labels: Tensor, target: Target | None) -> tuple[Tensor, Target]:
+    if labels.dim() == 2 and labels.shape[1] == 1:
+        labels = labels.squeeze(1)
+    if target is None:
+        if labels.dim() == 2:
+            ones = bool(((labels == 0) | (labels == 1)).all())
+            target = "multilabel" if ones else "regression"
+        elif labels.dtype == torch.bool:
+            target = "binary"
+        else:
+            target = "regression" if labels.is_floating_point() else "multiclass"
+    if target in ("multilabel", "regression"):
+        return labels.float(), target
+    if labels.is_floating_point() and bool((labels != labels.round()).any()):
+        raise DGLError(
+            f"Data set {name!r}: {target} labels must be whole numbers, but one is "
+            f"{labels[labels != labels.round()][0].item()}. Did you mean target='regression'?"
+        )
+    return labels.long(), target
+
+
+def _splits_from_masks(name: str, masks: Mapping[str, Tensor | None]) -> list[Split] | None:
+    given = {part: mask.bool() for part, mask in masks.items() if mask is not None}
+    if not given:
+        return None
+    if len(given) < len(PARTS):
+        missing = ", ".join(f"{part}_mask" for part in PARTS if part not in given)
+        raise DGLError(
+            f"Data set {name!r} has masks for {', '.join(given)} but no {missing}. Give all three, "
+            "or none to have a 60/20/20 % split drawn."
+        )
+    several = {part: mask for part, mask in given.items() if mask.dim() == 2}
+    count = next(iter(several.values())).shape[1] if several else 1
+    return [
+        {part: mask[:, i] if part in several else mask for part, mask in given.items()}
+        for i in range(count)
+    ]

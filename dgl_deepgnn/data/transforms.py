@@ -1,0 +1,258 @@
+"""What loaders share: feature scaling, message-passing edges, splits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dgl
+import numpy as np
+import torch
+from dgl import DGLError
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dgl_deepgnn.data.task_data import PARTS, Split, TaskData
+
+__all__ = [
+    "FEATURE_TRANSFORMS",
+    "apply_scaling",
+    "deal_graphs",
+    "deal_parts",
+    "degree_features",
+    "k_fold",
+    "masks_from_indices",
+    "one_hot",
+    "split_items",
+    "transform_features",
+    "undirected",
+]
+
+FEATURE_TRANSFORMS = ("none", "row-normalize", "standardize", "rescale")
+
+
+def transform_features(
+    task: TaskData, how: str
+) -> tuple[list[dgl.DGLGraph], dict[str, dict[str, Any]]]:
+    """Scale node and edge features; see `load_data` for the choices.
+
+    Returns
+    -------
+    graphs : list of DGLGraph
+        Copies that share structure with the task's graphs.
+    record : dict
+        What was done to "node" and "edge" features, for `apply_scaling` on new graphs.
+    """
+    trained = torch.stack([masks["train"] for masks in task.splits]).any(dim=0)
+    seen = [bool(chunk.any()) for chunk in trained.split(task.items_per_graph)]
+    record: dict[str, dict[str, Any]] = {}
+    for kind in ("node", "edge"):
+        frames = [getattr(graph, f"{kind[0]}data") for graph in task.graphs]
+        if "feat" in frames[0]:
+            known = torch.cat([f["feat"] for f, use in zip(frames, seen, strict=True) if use])
+            record[kind] = {"transform": how, **_statistics(known.double(), how)}
+    return [apply_scaling(graph, record) for graph in task.graphs], record
+
+
+def apply_scaling(graph: dgl.DGLGraph, record: dict[str, dict[str, Any]]) -> dgl.DGLGraph:
+    """Treat the raw features of a graph as those of a loaded data set were treated.
+
+    Parameters
+    ----------
+    graph : DGLGraph
+        With ``ndata["feat"]`` and, if `record` has an "edge" entry, ``edata["feat"]``.
+    record : dict
+        ``info["features"]`` of a loaded `TaskData`.
+
+    Returns
+    -------
+    DGLGraph
+        A copy that shares everything but the features.
+
+    Examples
+    --------
+    >>> graph = dgl.graph(([0], [1]))
+    >>> graph.ndata["feat"] = torch.tensor([[1.0, 3.0], [0.0, 0.0]])
+    >>> apply_scaling(graph, {"node": {"transform": "row-normalize"}}).ndata["feat"].tolist()
+    [[0.25, 0.75], [0.0, 0.0]]
+    """
+    graph = graph.local_var()
+    for kind, entry in record.items():
+        frame = getattr(graph, f"{kind[0]}data")
+        feat = frame["feat"]
+        if entry["transform"] == "row-normalize":
+            total = feat.abs().sum(dim=1, keepdim=True)
+            feat = feat / total.masked_fill(total == 0, 1)
+        elif entry["transform"] != "none":
+            mean, scale = (torch.tensor(entry[key]) for key in ("mean", "scale"))
+            feat = ((feat.double() - mean) / scale).float()
+        frame["feat"] = feat
+    return graph
+
+
+def _statistics(feat: Tensor, how: str) -> dict[str, list[float]]:
+    if how not in ("standardize", "rescale"):
+        return {}
+    mean = feat.mean(dim=0)
+    variance = feat.var(dim=0, unbiased=False)
+    if how == "rescale":
+        variance = variance.mean().expand_as(mean)
+    # A constant column becomes zero rather than noise of rounding.
+    scale = variance.sqrt()
+    scale = torch.where(scale <= 1e-7 * feat.abs().amax(dim=0), torch.ones_like(scale), scale)
+    return {"mean": mean.float().tolist(), "scale": scale.float().tolist()}
+
+
+def undirected(graph: dgl.DGLGraph, *, self_loops: bool = True) -> dgl.DGLGraph:
+    """Simple graph with both directions of every edge, and one self-loop per node if asked.
+
+    Edge data is dropped.
+
+    Examples
+    --------
+    >>> undirected(dgl.graph(([0, 1, 1], [1, 1, 0]))).num_edges()
+    4
+    """
+    frame = dict(graph.ndata)
+    graph = dgl.to_bidirected(dgl.remove_self_loop(graph).cpu())
+    if self_loops:
+        graph = dgl.add_self_loop(graph)
+    graph.ndata.update(frame)
+    return graph
+
+
+def one_hot(values: Tensor) -> Tensor:
+    """Indicator columns of integer values, by sorted distinct value.
+
+    Examples
+    --------
+    >>> one_hot(torch.tensor([7, 3, 7])).tolist()
+    [[0.0, 1.0], [1.0, 0.0], [0.0, 1.0]]
+    """
+    distinct, index = values.unique(return_inverse=True)
+    return torch.nn.functional.one_hot(index, len(distinct)).float()
+
+
+def degree_features(graphs: list[dgl.DGLGraph], most: int = 64) -> list[Tensor]:
+    """In-degrees as indicator columns, degrees over `most` counted as `most`."""
+    degrees = [graph.in_degrees().clamp(max=most) for graph in graphs]
+    return list(one_hot(torch.cat(degrees)).split([len(degree) for degree in degrees]))
+
+
+def split_items(
+    labels: Tensor | NDArray[Any],
+    sizes: tuple[int, int, int] | None = None,
+    seed: int = 0,
+) -> Split:
+    """Masks of a random split, stratified by class where `labels` are classes.
+
+    Parameters
+    ----------
+    labels : Tensor or ndarray
+        One row per item. Integers of one dimension are classes (unless one of them occurs
+        fewer than four times); other labels are split without strata.
+    sizes : tuple of int, optional
+        Items for train, val and test. By default 60, 20 and 20 %.
+    seed : int, optional
+        Seed of the split: the same numbers give the same split.
+
+    Examples
+    --------
+    >>> masks = split_items(torch.arange(10) % 2, (4, 2, 4))
+    >>> {part: int(mask.sum()) for part, mask in masks.items()}
+    {'train': 4, 'val': 2, 'test': 4}
+    """
+    from sklearn.model_selection import train_test_split
+
+    labels = np.asarray(labels)
+    items = len(labels)
+    if sizes is None:
+        fifth = items // 5
+        sizes = (items - 2 * fifth, fifth, fifth)
+    if min(sizes) < 1 or sum(sizes) > items:
+        raise DGLError(
+            f"{items} items cannot be split into {sizes} for train, val and test: each part needs "
+            "at least one item. Give masks, or more data."
+        )
+    classes = labels.ndim == 1 and np.issubdtype(labels.dtype, np.integer)
+    if classes:
+        counts = np.unique(labels, return_counts=True)[1]
+        classes = bool(counts.min() >= 4 and len(counts) <= min(sizes))
+    strata = labels if classes else None
+    train, rest = train_test_split(
+        np.arange(items),
+        train_size=sizes[0],
+        test_size=sizes[1] + sizes[2],
+        random_state=seed,
+        stratify=strata,
+    )
+    val, test = train_test_split(
+        rest,
+        train_size=sizes[1],
+        test_size=sizes[2],
+        random_state=seed,
+        stratify=strata[rest] if strata is not None else None,
+    )
+    return masks_from_indices(items, train, val, test)
+
+
+def k_fold(labels: Tensor, folds: int = 10, seed: int = 0) -> list[Split]:
+    """Stratified k-fold splits: fold i is the test part, fold i + 1 the val part of split i.
+
+    Early stopping and model choice then never look at the fold they are scored on.
+
+    Examples
+    --------
+    >>> splits = k_fold(torch.arange(40) % 2)
+    >>> len(splits), int(splits[0]["test"].sum()), int(splits[0]["train"].sum())
+    (10, 4, 32)
+    """
+    from sklearn.model_selection import StratifiedKFold
+
+    if not 3 <= folds <= int(labels.unique(return_counts=True)[1].min()):
+        raise DGLError(
+            f"folds={folds} does not work here: at least 3, and at most "
+            f"{int(labels.unique(return_counts=True)[1].min())}, the size of the smallest class."
+        )
+    dealt = StratifiedKFold(folds, shuffle=True, random_state=seed)
+    parts = [test for _, test in dealt.split(np.zeros(len(labels)), labels.numpy())]
+    splits = []
+    for fold, test in enumerate(parts):
+        val = parts[(fold + 1) % folds]
+        train = np.setdiff1d(np.arange(len(labels)), np.concatenate([val, test]))
+        splits.append(masks_from_indices(len(labels), train, val, test))
+    return splits
+
+
+def deal_graphs(items_per_graph: list[int], part_of_graph: list[str]) -> Split:
+    """Masks of a split that gives every item of a graph to that graph's part.
+
+    Examples
+    --------
+    >>> deal_graphs([2, 1, 1], ["train", "val", "test"])["train"].tolist()
+    [True, True, False, False]
+    """
+    repeats = torch.tensor(items_per_graph)
+    return {
+        part: torch.tensor([mine == part for mine in part_of_graph]).repeat_interleave(repeats)
+        for part in PARTS
+    }
+
+
+def deal_parts(graphs: int) -> list[str]:
+    """Parts of independent graphs in order: 60 % train, 20 % val, 20 % test.
+
+    Examples
+    --------
+    >>> deal_parts(5)
+    ['train', 'train', 'train', 'val', 'test']
+    """
+    fifth = graphs // 5
+    return ["train"] * (graphs - 2 * fifth) + ["val"] * fifth + ["test"] * fifth
+
+
+def masks_from_indices(items: int, *indices: Any) -> Split:
+    """Bool masks from the indices of train, val and test items."""
+    masks = {part: torch.zeros(items, dtype=torch.bool) for part in PARTS}
+    for part, index in zip(PARTS, indices, strict=True):
+        masks[part][torch.as_tensor(index)] = True
+    return masks

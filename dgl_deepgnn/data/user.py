@@ -1,0 +1,159 @@
+"""A user's own data: a CSV folder, a file of saved graphs, or a Python function."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import dgl
+import dgl.data
+from dgl import DGLError
+
+from dgl_deepgnn.data.catalog import register_dataset
+from dgl_deepgnn.data.from_graphs import collect, task_from_graphs
+from dgl_deepgnn.data.task_data import Level, Target, TaskData
+
+__all__ = ["csv", "file", "python"]
+
+
+@register_dataset("csv:PATH")
+def csv(
+    path: str,
+    level: Level | None = None,
+    target: Target | None = None,
+    self_loops: bool = True,
+    bidirected: bool = False,
+    seed: int = 0,
+) -> TaskData:
+    """A folder in the format of ``dgl.data.CSVDataset``: meta.yaml and CSV files.
+
+    Columns "feat", "label" and "train_mask", "val_mask", "test_mask" are understood; the rest is
+    found as in `task_from_graphs`. Nothing is written into the folder. Needs pandas.
+
+    Parameters
+    ----------
+    path : str
+        The folder.
+    level, target, self_loops, bidirected, seed : optional
+        See `task_from_graphs`.
+    """
+
+    class Uncached(dgl.data.CSVDataset):
+        """A cache would outlive changes of the files, and fill the user's folder."""
+
+        def has_cache(self) -> bool:
+            return False
+
+        def save(self) -> None:
+            pass
+
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        raise DGLError(f"csv:{path} is not a folder. Give one that holds meta.yaml and CSV files.")
+    try:
+        dataset = Uncached(str(folder), verbose=False)
+    except ImportError as error:
+        raise DGLError(
+            f"csv:{path} needs {error.name or 'a package'}, with which DGL reads CSV files: "
+            "pip install 'dgl-deepgnn[csv]'."
+        ) from error
+    except DGLError:
+        raise
+    except Exception as error:
+        raise DGLError(
+            f"csv:{path} cannot be read ({type(error).__name__}: {error}). See DGL's guide to "
+            "loading data from CSV files for the format."
+        ) from error
+    return task_from_graphs(
+        f"csv:{path}",
+        *collect(dataset),
+        level=level,
+        target=target,
+        self_loops=self_loops,
+        bidirected=bidirected,
+        seed=seed,
+        info=_own(path),
+    )
+
+
+@register_dataset("file:PATH")
+def file(
+    path: str,
+    level: Level | None = None,
+    target: Target | None = None,
+    self_loops: bool = True,
+    bidirected: bool = False,
+    seed: int = 0,
+) -> TaskData:
+    """A file written by ``dgl.save_graphs(path, graphs, labels)``.
+
+    Labels and masks of nodes and edges lie in the graphs, those of whole graphs in the dict of
+    labels, under the names that `task_from_graphs` understands.
+
+    Parameters
+    ----------
+    path : str
+        The file.
+    level, target, self_loops, bidirected, seed : optional
+        See `task_from_graphs`.
+    """
+    source = Path(path).expanduser()
+    if not source.is_file():
+        raise DGLError(f"file:{path} does not exist. Give a file written by dgl.save_graphs.")
+    try:
+        graphs, graph_data = dgl.load_graphs(str(source))
+    except Exception as error:
+        raise DGLError(f"file:{path} was not written by dgl.save_graphs: {error}.") from error
+    return task_from_graphs(
+        f"file:{path}",
+        graphs,
+        graph_data,
+        level=level,
+        target=target,
+        self_loops=self_loops,
+        bidirected=bidirected,
+        seed=seed,
+        info=_own(path),
+    )
+
+
+@register_dataset("python:MODULE:FUNCTION")
+def python(entry: str, **arguments: Any) -> TaskData:
+    """What a function ``package.module:function`` returns: a `TaskData`.
+
+    Parameters
+    ----------
+    entry : str
+        Module and function; modules in the working directory are found.
+    **arguments
+        Passed to the function.
+    """
+    module_name, colon, function_name = entry.partition(":")
+    if not colon:
+        raise DGLError(f"python:{entry} names no function; write python:package.module:function.")
+    sys.path.insert(0, os.getcwd())
+    try:
+        function = getattr(importlib.import_module(module_name), function_name)
+    except (ImportError, AttributeError) as error:
+        raise DGLError(f"python:{entry} cannot be imported: {error}.") from error
+    finally:
+        sys.path.remove(os.getcwd())
+    try:
+        inspect.signature(function).bind(**arguments)
+    except TypeError as error:
+        raise DGLError(
+            f"python:{entry}: {error}. The function is {function_name}"
+            f"{inspect.signature(function)}."
+        ) from error
+    task = function(**arguments)
+    if not isinstance(task, TaskData):
+        raise DGLError(f"python:{entry} returned {type(task).__name__}, not a TaskData.")
+    return task
+
+
+def _own(path: str) -> dict[str, str]:
+    return {"citation": "", "licence": "", "description": f"own data from {path}"}

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from dgl import DGLError
+
+from dgl_deepgnn.data import TaskData, list_datasets, load_data, register_dataset
+from dgl_deepgnn.data.catalog import DATASETS
+from dgl_deepgnn.registry import UnknownNameError
+
+
+@pytest.fixture
+def registered():
+    """Names a test registers are taken out again."""
+    before = set(DATASETS)
+    yield
+    for name in set(DATASETS) - before:
+        del DATASETS._entries[name]
+
+
+def test_every_required_name_is_listed():
+    needed = {"digits", "digits-grid", "tracks", "karate", "csbm", "long-range", "cora", "citeseer"}
+    needed |= {"pubmed", "minesweeper", "roman-empire", "amazon-ratings", "tolokers", "questions"}
+    needed |= {"trackml", "tu:NAME", "csv:PATH", "file:PATH", "ogb:NAME", "dgl:CLASS"}
+    assert needed <= set(list_datasets())
+    assert list_datasets("digits*") == ["digits", "digits-grid"]
+
+
+def test_unknown_name_proposes_the_nearest():
+    with pytest.raises(UnknownNameError, match="Did you mean 'digits'"):
+        load_data("digts")
+    with pytest.raises(UnknownNameError, match="no data set 'nowhere:x'"):
+        load_data("nowhere:x")
+
+
+def test_unknown_option_lists_the_allowed_ones():
+    with pytest.raises(DGLError, match=r"Did you mean 'neighbors'.*neighbors, features"):
+        load_data("digits", neighbour=4)
+    with pytest.raises(DGLError, match="Its options: folds, seed, self_loops, features"):
+        load_data("tu:MUTAG", name="x")
+    with pytest.raises(DGLError, match="Its options: self_loops, features"):
+        load_data("cora", selfloops=True)
+    with pytest.raises(DGLError, match="Allowed: none, row-normalize, standardize, rescale"):
+        load_data("karate", features="whiten")
+
+
+def test_the_name_and_options_are_kept():
+    task = load_data("csbm", num_nodes=60, homophily=0.5)
+    assert task.name == "csbm"
+    assert task.info["options"] == {"num_nodes": 60, "homophily": 0.5}
+
+
+def test_feature_option_overrides_the_default():
+    def mean_square(**options):
+        return float(load_data("digits", **options).graphs[0].ndata["feat"].square().mean())
+
+    assert mean_square() == pytest.approx(1, abs=1e-5)
+    rows = load_data("digits", features="row-normalize").graphs[0].ndata["feat"].sum(dim=1)
+    assert torch.allclose(rows, torch.ones_like(rows))
+    raw = load_data("digits", features="none").graphs[0].ndata["feat"]
+    assert float(raw.max()) == 1 and float(raw.min()) == 0
+
+
+def test_own_loader(registered):
+    @register_dataset("half-karate")
+    def half(scale: float = 1.0) -> TaskData:
+        return load_data("karate")
+
+    assert load_data("half-karate", scale=2.0).name == "half-karate"
+    with pytest.raises(ValueError, match="registered already"):
+        register_dataset("half-karate")(half)
+
+
+@pytest.mark.parametrize(
+    "name", ["digits", "digits-grid", "karate", "csbm", "tracks", "long-range"]
+)
+def test_embedded_data_are_the_same_twice(name):
+    first, second = load_data(name), load_data(name)
+    assert first.fingerprint() == second.fingerprint()
+    assert {"citation", "licence", "description"} <= set(first.info)

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import sys
+
+import dgl
+import pytest
+import torch
+from dgl import DGLError
+
+from dgl_deepgnn.data import load_data
+
+
+def ring(nodes: int = 12) -> dgl.DGLGraph:
+    graph = dgl.graph((torch.arange(nodes), (torch.arange(nodes) + 1) % nodes))
+    graph.ndata["feat"] = torch.arange(2.0 * nodes).reshape(nodes, 2)
+    return graph
+
+
+@pytest.fixture
+def csv_folder(tmp_path):
+    (tmp_path / "meta.yaml").write_text(
+        "dataset_name: mine\n"
+        "edge_data:\n- file_name: edges.csv\n"
+        "node_data:\n- file_name: nodes.csv\n"
+    )
+    rows = [f'{i},{i % 2},{i < 6},{6 <= i < 9},{i >= 9},"{i / 10},{-i}"\n' for i in range(12)]
+    header = "node_id,label,train_mask,val_mask,test_mask,feat\n"
+    (tmp_path / "nodes.csv").write_text(header + "".join(rows))
+    edges = [f"{i},{(i + 1) % 12}\n" for i in range(12)]
+    (tmp_path / "edges.csv").write_text("src_id,dst_id\n" + "".join(edges))
+    return tmp_path
+
+
+def test_csv_folder(csv_folder):
+    pytest.importorskip("pandas", reason="DGL reads CSV files with pandas")
+    before = sorted(csv_folder.iterdir())
+    task = load_data(f"csv:{csv_folder}", target="binary", bidirected=True)
+    assert task.graphs[0].num_edges() == 3 * 12
+    assert [int(mask.sum()) for mask in task.splits[0].values()] == [6, 3, 3]
+    expected = torch.tensor([[i / 10, -i] for i in range(12)])
+    assert torch.allclose(task.graphs[0].ndata["feat"], expected)
+    assert sorted(csv_folder.iterdir()) == before  # no cache beside the user's files
+    (csv_folder / "edges.csv").write_text("src_id,dst_id\n0,1\n1,2\n")
+    assert load_data(f"csv:{csv_folder}").graphs[0].num_edges() == 2 + 12
+
+
+def test_csv_errors(csv_folder, monkeypatch):
+    with pytest.raises(DGLError, match="not a folder"):
+        load_data("csv:/no/such/folder")
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "pandas", None)
+        patch.delitem(sys.modules, "dgl.data.csv_dataset_base", raising=False)
+        with pytest.raises(DGLError, match="needs pandas"):
+            load_data(f"csv:{csv_folder}")
+    pytest.importorskip("pandas", reason="DGL reads CSV files with pandas")
+    (csv_folder / "nodes.csv").unlink()
+    with pytest.raises(DGLError, match="cannot be read"):
+        load_data(f"csv:{csv_folder}")
+    (csv_folder / "meta.yaml").unlink()
+    with pytest.raises(DGLError, match=r"meta\.yaml"):
+        load_data(f"csv:{csv_folder}")
+
+
+def test_saved_graphs(tmp_path):
+    graph = ring()
+    graph.ndata["label"] = torch.arange(12) % 3
+    path = tmp_path / "one.bin"
+    dgl.save_graphs(str(path), [graph])
+    task = load_data(f"file:{path}")
+    assert (task.level, task.num_outputs) == ("node", 3)
+    assert task.name == f"file:{path}"
+
+    dgl.save_graphs(str(path), [ring(4) for _ in range(10)], {"label": torch.arange(10) % 2})
+    graphs = load_data(f"file:{path}", target="binary", features="standardize")
+    assert (graphs.level, graphs.target) == ("graph", "binary")
+
+
+def test_saved_graphs_errors(tmp_path):
+    with pytest.raises(DGLError, match="does not exist"):
+        load_data(f"file:{tmp_path / 'no.bin'}")
+    (tmp_path / "text.bin").write_text("not graphs")
+    with pytest.raises(DGLError, match="not written by dgl"):
+        load_data(f"file:{tmp_path / 'text.bin'}")
+
+
+def test_python_function(tmp_path, monkeypatch):
+    (tmp_path / "my_own_data.py").write_text(
+        "from dgl_deepgnn.data import load_data\n"
+        "def make(homophily=0.5):\n"
+        "    return load_data('csbm', num_nodes=60, homophily=homophily)\n"
+        "def wrong():\n"
+        "    return 3\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    task = load_data("python:my_own_data:make", homophily=0.9)
+    assert task.name == "python:my_own_data:make"
+    assert task.fingerprint() == load_data("csbm", num_nodes=60, homophily=0.9).fingerprint()
+    for entry, options, words in (
+        ("my_own_data", {}, "names no function"),
+        ("my_own_data:absent", {}, "cannot be imported"),
+        ("no_such_module:f", {}, "cannot be imported"),
+        ("my_own_data:make", {"x": 1}, "make\\(homophily=0.5\\)"),
+        ("my_own_data:wrong", {}, "returned int"),
+    ):
+        with pytest.raises(DGLError, match=words):
+            load_data(f"python:{entry}", **options)
+    assert str(tmp_path) not in sys.path
