@@ -1,0 +1,106 @@
+"""Plot of a diagnosis."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from dgl_deepgnn.diagnostics import Diagnosis
+
+__all__ = ["draw"]
+
+_PANELS = {
+    "mean_square": (
+        "Signal: mean square of the features",
+        "should stay level behind the first layers",
+    ),
+    "gradient": (
+        "Gradient: squared norm in each layer's weights",
+        "for a gradient of norm 1 at the output; should not be many powers of ten away from 1",
+    ),
+    "correlation": (
+        "Correlation of two nodes",
+        "1 = all nodes alike (oversmoothed); should stay below 1",
+    ),
+    "dirichlet": (
+        "Difference between neighbours (Dirichlet energy)",
+        "2 = unrelated, 0 = alike (oversmoothed); should not keep falling",
+    ),
+}
+_COLORS = {"healthy": "#1a7f37"}
+
+
+def draw(diagnosis: Diagnosis, path: str | Path) -> None:
+    """Write a PNG file with a panel for each quantity and the verdicts below."""
+    # Without pyplot: no global state, and no display needed.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 9.8))
+    FigureCanvasAgg(figure)
+    figure.suptitle("What the model does at initialization, layer by layer", fontsize=14)
+    axes = figure.subplots(2, 2, sharex=True).flat
+    for axis, (quantity, (title, wish)) in zip(axes, _PANELS.items(), strict=True):
+        _panel(axis, diagnosis, quantity)
+        axis.set_title(f"{title}\n", fontsize=11)
+        axis.text(0.5, 1.015, wish, transform=axis.transAxes, ha="center", fontsize=9, color="0.35")
+    draws = len(diagnosis.measured["mean_square"])
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    labels = [label.format(draws=draws) for label in labels]
+    figure.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, 0.955), ncols=3)
+    y = 0.165
+    for verdict in diagnosis.verdicts:
+        color = _COLORS.get(verdict.status, "#b42318")
+        heading = f"{verdict.principle}: {verdict.status.upper()}"
+        figure.text(0.07, y, heading, fontsize=10, weight="bold", color=color, va="top")
+        message = textwrap.fill(verdict.message, 165)
+        figure.text(0.07, y - 0.018, message, fontsize=8, color="0.2", va="top")
+        y -= 0.053
+    figure.subplots_adjust(left=0.07, right=0.98, top=0.865, bottom=0.235, hspace=0.42, wspace=0.16)
+    figure.savefig(path, format="png", dpi=110)
+
+
+def _panel(axis: Any, diagnosis: Diagnosis, quantity: str) -> None:
+    values = diagnosis.measured[quantity].astype(float)
+    depth = np.arange(values.shape[1])
+    finite = np.isfinite(values).all(axis=0)
+    x, values = depth[finite], values[:, finite]
+    axis.fill_between(
+        x, values.min(0), values.max(0), color="#0969da", alpha=0.18, lw=0, label="all draws"
+    )
+    axis.plot(
+        x,
+        values.mean(0),
+        color="#0969da",
+        lw=2,
+        marker="o",
+        ms=3 if len(x) < 80 else 0,
+        label="measured: mean of {draws} draws",
+    )
+    if diagnosis.theory is not None:
+        axis.plot(depth, diagnosis.theory[quantity], color="black", ls="--", lw=1.3, label="theory")
+    if quantity == "correlation":
+        low = min(0.0, float(values.min(initial=0.0)))
+        axis.set_ylim(low - 0.03, 1.03)
+        axis.axhline(1, color="#b42318", lw=1)
+    elif (values.mean(0) > 0).any():
+        axis.set_yscale("log")
+        _limit(axis, values.mean(0))
+    if quantity == "dirichlet":
+        axis.set_ylim(top=4)
+    axis.set_xlim(-0.02 * len(depth), len(depth) - 1 + 0.02 * len(depth))
+    axis.set_xlabel(f"layer (0 = input, {len(depth) - 1} = output)")
+    axis.tick_params(labelbottom=True)
+    axis.grid(color="0.9")
+
+
+def _limit(axis: Any, mean: np.ndarray) -> None:
+    """Show 1 and at least three powers of ten, so that a level line looks level."""
+    positive = np.log10(mean[mean > 0])
+    low, high = min(0.0, positive.min()), max(0.0, positive.max())
+    margin = max(0.3, (3 - (high - low)) / 2)
+    axis.set_ylim(10 ** (low - margin), 10 ** (high + margin))

@@ -1,0 +1,164 @@
+"""The command line."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from dgl import DGLError
+
+from dgl_deepgnn.errors import UserError
+from dgl_deepgnn.recipe import Recipe, json_schema, list_recipes, load_recipe
+from dgl_deepgnn.speedup import measure_speedup
+from dgl_deepgnn.speedup_report import describe_speedup
+from dgl_deepgnn.training import RunFolder, train
+
+__all__ = ["app", "run"]
+
+app = typer.Typer(
+    name="dgl-deepgnn",
+    help="Train, measure and use deep graph neural networks.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+RecipeName = Annotated[str, typer.Argument(help="A recipe's name, or the path of a YAML file.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Override a key, e.g. --set model.num_layers=256. Repeatable."),
+]
+Output = Annotated[Path | None, typer.Option(help="Folder to write; it must not exist yet.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+def run() -> None:
+    """Run the command line; wrong input ends in one paragraph and exit code 2."""
+    try:
+        app()
+    except (UserError, DGLError) as error:
+        print(f"Error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+@app.command("train")
+def train_command(
+    recipe: Annotated[str | None, typer.Argument(help="A recipe's name or path.")] = None,
+    overrides: Overrides = None,
+    output: Output = None,
+    resume: Annotated[Path | None, typer.Option(help="Run folder to continue.")] = None,
+    device: Device = "cpu",
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write events too.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Train a recipe over its seeds and write a run folder."""
+    loaded, output = _recipe_and_folder(recipe, overrides, output, resume)
+    with _resumable("train", "epoch"):
+        folder = train(
+            loaded, output, resume=resume is not None, device=device, tensorboard=tensorboard
+        )
+    summary = json.loads((folder.path / "summary.json").read_text())
+    _print(
+        _describe_training(folder.path, summary), {"folder": str(folder.path), **summary}, as_json
+    )
+
+
+@app.command("speedup")
+def speedup_command(
+    recipe: Annotated[str | None, typer.Argument(help="A recipe's name or path.")] = None,
+    overrides: Overrides = None,
+    output: Output = None,
+    resume: Annotated[Path | None, typer.Option(help="Folder to continue.")] = None,
+    ablation: Annotated[
+        bool, typer.Option("--ablation", help="All eight combinations of the principles.")
+    ] = False,
+    device: Device = "cpu",
+    as_json: Json = False,
+) -> None:
+    """Record the early-training speed-up of a recipe: stock, usual practice, principled."""
+    loaded, output = _recipe_and_folder(recipe, overrides, output, resume)
+    with _resumable("speedup", "trial"):
+        path, result = measure_speedup(
+            loaded, output, ablation=ablation, resume=resume is not None, device=device
+        )
+    text = f"{describe_speedup(result)}\nTable and plot: {path}"
+    _print(text, {"folder": str(path), **result}, as_json)
+
+
+recipes = typer.Typer(help="List and show recipes.", no_args_is_help=True)
+app.add_typer(recipes, name="recipes")
+
+
+@recipes.command("list")
+def recipes_list(as_json: Json = False) -> None:
+    """List the recipes that come with the package."""
+    found = [(name, load_recipe(name).description.strip()) for name in list_recipes()]
+    width = max(len(name) for name, _ in found)
+    _print("\n".join(f"{name:{width}}  {text}" for name, text in found), dict(found), as_json)
+
+
+@recipes.command("show")
+def recipes_show(recipe: RecipeName, overrides: Overrides = None, as_json: Json = False) -> None:
+    """Print a recipe with every default written out."""
+    loaded = load_recipe(recipe, overrides or [])
+    _print(loaded.to_yaml().rstrip(), loaded.model_dump(mode="json"), as_json)
+
+
+@recipes.command("schema")
+def recipes_schema() -> None:
+    """Print the JSON Schema of recipes, for editors."""
+    print(json_schema(), end="")
+
+
+@app.command()
+def doctor() -> None:
+    """Print versions, what imports and what does not, and the repair."""
+    # Answered in __main__, before anything that needs DGL is imported.
+
+
+def _recipe_and_folder(
+    recipe: str | None, overrides: list[str] | None, output: Path | None, resume: Path | None
+) -> tuple[Recipe, Path | None]:
+    """What to train and where, of a new run or of one to continue."""
+    if resume is not None:
+        if recipe or overrides or output:
+            raise UserError("--resume takes the recipe from the folder: give nothing else.")
+        return RunFolder.open(resume).recipe, resume
+    if recipe is None:
+        raise UserError("Which recipe? `dgl-deepgnn recipes list` lists them.")
+    return load_recipe(recipe, overrides or []), output
+
+
+@contextmanager
+def _resumable(command: str, unit: str) -> Iterator[None]:
+    """Turn Ctrl-C into a message that says how to continue."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(
+            f"\nInterrupted. Every finished {unit} is kept: continue with "
+            f"`dgl-deepgnn {command} --resume FOLDER`, the folder named above.",
+            file=sys.stderr,
+        )
+        sys.exit(130)
+
+
+def _print(text: str, content: Any, as_json: bool) -> None:
+    print(json.dumps(content, indent=2) if as_json else text)
+
+
+def _describe_training(path: Path, summary: dict[str, Any]) -> str:
+    test = summary["test"][summary["metric"]]
+    spread = "" if test["std"] is None else f" +- {test['std']:.4f}"
+    seeds = "seed" if test["n"] == 1 else "seeds"
+    return (
+        f"{summary['recipe']}: test {summary['metric']} {test['mean']:.4f}{spread} "
+        f"({test['n']} {seeds}), {summary['parameters']:,} parameters\n"
+        f"Weights, metrics and plot: {path}"
+    )

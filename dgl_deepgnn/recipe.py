@@ -1,0 +1,415 @@
+"""Recipes: what to train, as strict YAML."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import json
+import os
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from dgl import DGLError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from dgl_deepgnn.aggregation import interpolation_schedule
+from dgl_deepgnn.errors import UserError
+from dgl_deepgnn.nn.body import MODELS, DeepGNN
+from dgl_deepgnn.registry import did_you_mean, load_plugins
+
+__all__ = ["Recipe", "RecipeError", "json_schema", "list_recipes", "load_recipe"]
+
+SCHEMA_COMMENT = "# yaml-language-server: $schema=schema.json\n"
+
+
+class RecipeError(UserError):
+    """A recipe that cannot be run; the message names the file, the key and what is allowed."""
+
+
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        validate_default=True,
+        use_attribute_docstrings=True,
+        allow_inf_nan=False,
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _not_a_switch(cls, value: Any) -> Any:
+        # YAML reads yes, no, on and off as truth values, which would pass for 1 and 0.
+        if isinstance(value, bool):
+            raise ValueError(f"a truth value does not belong here, got {value}")
+        return value
+
+
+class DataSection(_Section):
+    """What to train on."""
+
+    name: str
+    """A data set's name, see `dgl-deepgnn data`."""
+    options: dict[str, JsonValue] = {}
+    """Arguments of its loader."""
+
+
+class ModelSection(_Section):
+    """The network; widths of input and output, and the head, come from the data."""
+
+    name: str = "resgcn"
+    """A registered model: resgcn, resgraphsage, resgin, or a plugin's."""
+    hidden_feats: int = Field(64, ge=1)
+    num_layers: int = Field(64, ge=1)
+    t: float | str = "per-depth"
+    """Residual aggregation: a number in (0, 1], `per-depth:c` or `harmonic:c`."""
+    residual: Literal["plain", "scaled", "fixup", "initial"] | None = "fixup"
+    init: Literal["critical", "he", "glorot"] = "critical"
+    dropout: float = Field(0.0, ge=0, lt=1)
+    norm_layer: Literal["none", "layer", "batch"] = "none"
+    options: dict[str, JsonValue] = {}
+    """Further arguments of the model's constructor: norm, alpha, readout, mlp_layers, ..."""
+
+    @field_validator("name")
+    @classmethod
+    def _check_name(cls, name: str) -> str:
+        load_plugins()
+        MODELS[name]  # raises, with the nearest names
+        return name
+
+    @field_validator("t", mode="before")
+    @classmethod
+    def _check_t(cls, t: Any) -> Any:
+        try:
+            interpolation_schedule(t, num_layers=1)
+        except DGLError as error:
+            raise ValueError(str(error)) from None
+        return t
+
+    @model_validator(mode="after")
+    def _check_options(self) -> ModelSection:
+        model = MODELS[self.name]
+        known = {
+            name: parameter.annotation
+            for part in (DeepGNN, model)
+            for name, parameter in inspect.signature(part, eval_str=True).parameters.items()
+            if name not in ("conv", "body", "args", "kwargs")
+        }
+        given_elsewhere = {"in_feats", "out_feats", "head", "edge_feats", *type(self).model_fields}
+        allowed = sorted(set(known) - given_elsewhere)
+        for key, value in self.options.items():
+            if key not in allowed:
+                raise ValueError(f"{self.name} has no option {key!r}. {did_you_mean(key, allowed)}")
+            try:
+                TypeAdapter(known[key]).validate_python(value)
+            except ValidationError as error:
+                raise ValueError(
+                    f"option {key!r}: {error.errors()[0]['msg']}, got {value!r}"
+                ) from None
+        return self
+
+    def arguments(self) -> dict[str, Any]:
+        """Constructor arguments that do not depend on the data."""
+        return {**self.model_dump(exclude={"name", "options"}), **self.options}
+
+
+class WeightDecay(_Section):
+    """Weight decay by parameter group."""
+
+    branches: float = Field(0.0, ge=0)
+    """Convolutions between the first and the last."""
+    ends: float = Field(0.0, ge=0)
+    """The first and the last convolution, and the head."""
+
+
+class OptimizerSection(_Section):
+    """How the weights are updated."""
+
+    name: Literal["adam", "adamw", "sgd"] = "adam"
+    lr: float = Field(3e-3, gt=0)
+    weight_decay: WeightDecay = WeightDecay()
+    momentum: float = Field(0.9, ge=0, lt=1)
+    """Of sgd."""
+    clip_norm: float | None = Field(None, gt=0)
+    """Largest norm of the whole gradient; null leaves it."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_number_for_all(cls, value: Any) -> Any:
+        if isinstance(value, Mapping) and isinstance(value.get("weight_decay"), int | float):
+            decay = value["weight_decay"]
+            return {**value, "weight_decay": {"branches": decay, "ends": decay}}
+        return value
+
+
+class ScheduleSection(_Section):
+    """Learning rate over time."""
+
+    name: Literal["none", "cosine"] = "none"
+    """`cosine` falls from the full learning rate towards zero after the last step."""
+    warmup_steps: int = Field(0, ge=0)
+    """Steps over which the learning rate rises linearly."""
+
+
+class TrainingSection(_Section):
+    """How long, in which batches, and when to stop."""
+
+    epochs: int | None = Field(None, ge=1)
+    steps: int | None = Field(None, ge=1)
+    """Instead of epochs."""
+    batch_size: int | None = Field(None, ge=1)
+    """Graphs per step; null: all at once."""
+    clusters: int | None = Field(None, ge=2)
+    """Cut one large graph into so many parts (METIS) to train on `batch_size` parts per step."""
+    patience: int | None = Field(None, ge=1)
+    """Epochs without a better validation score after which training stops; null: never."""
+    evaluate_every: int = Field(1, ge=1)
+    """Epochs between two validations."""
+    class_weights: Literal["none", "balanced"] = "none"
+
+    @model_validator(mode="after")
+    def _check(self) -> TrainingSection:
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError("give either epochs or steps, and not both")
+        if self.clusters is not None and self.batch_size is None:
+            raise ValueError("clusters needs batch_size: how many parts a step takes")
+        if self.clusters is not None and (self.batch_size or 0) > self.clusters:
+            raise ValueError("batch_size is larger than the number of clusters")
+        return self
+
+
+class SpeedupSection(_Section):
+    """The record of early-training speed-ups."""
+
+    steps: int = Field(100, ge=3)
+    """Budget of every run."""
+    targets: list[float] = Field([0.5, 0.1], min_length=1)
+    """Target training losses, as fractions of the loss of a uniform guess."""
+    learning_rates: list[float] = Field([1e-4, 1e-3, 1e-2], min_length=1)
+    """Grid from which every arm gets its own; widened where the best lies on its edge."""
+    seeds: list[Seed] = Field([0, 1, 2, 3, 4], min_length=1)
+    selection_seed: Seed = 1000
+    """The seed on which learning rates are chosen; it is not reported."""
+
+    @model_validator(mode="after")
+    def _check(self) -> SpeedupSection:
+        if self.selection_seed in self.seeds:
+            raise ValueError("selection_seed must not be among the reported seeds")
+        for key in ("seeds", "targets", "learning_rates"):
+            values = getattr(self, key)
+            if len(set(values)) != len(values):
+                raise ValueError(f"{key} must differ")
+        if any(not 0 < target < 1 for target in self.targets):
+            raise ValueError("targets are fractions of the chance-level loss: between 0 and 1")
+        if any(rate <= 0 for rate in self.learning_rates):
+            raise ValueError("learning_rates must be positive")
+        return self
+
+
+class Recipe(_Section):
+    """One training, complete: data, model, optimizer, length, seeds, speed-up record."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """`<architecture><depth>.<dataset>`; by default the file's name."""
+    description: str = ""
+    data: DataSection
+    model: ModelSection
+    optimizer: OptimizerSection = OptimizerSection()
+    schedule: ScheduleSection = ScheduleSection()
+    training: TrainingSection
+    seeds: list[Seed] = Field([0], min_length=1)
+    speedup: SpeedupSection = SpeedupSection()
+
+    @model_validator(mode="after")
+    def _check(self) -> Recipe:
+        if len(set(self.seeds)) != len(self.seeds):
+            raise ValueError("seeds must differ")
+        return self
+
+    def to_yaml(self) -> str:
+        """YAML that loads to the same recipe, every default written out."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def list_recipes() -> list[str]:
+    """Names of the recipes that come with the package.
+
+    Examples
+    --------
+    >>> "resgcn64.digits" in list_recipes()
+    True
+    """
+    folder = files("dgl_deepgnn.recipes")
+    return sorted(f.name[: -len(".yaml")] for f in folder.iterdir() if f.name.endswith(".yaml"))
+
+
+def load_recipe(source: str | Path, overrides: Mapping[str, Any] | list[str] = ()) -> Recipe:
+    """Read and check a recipe.
+
+    Parameters
+    ----------
+    source : str or Path
+        Name of a recipe that comes with the package, or the path of a YAML file. A recipe with
+        the key ``extends`` (a name, or a path relative to the file) starts from that one.
+    overrides : dict or list of str
+        Values to set, by dotted key: ``{"model.num_layers": 256}`` or ``["model.num_layers=256"]``.
+
+    Returns
+    -------
+    Recipe
+        The checked recipe.
+
+    Raises
+    ------
+    RecipeError
+        If there is no such recipe, it is not valid YAML, a key is unknown, a value of the
+        wrong type or out of range, or a combination is impossible.
+
+    Examples
+    --------
+    >>> load_recipe("resgcn64.digits", ["model.num_layers=256"]).model.num_layers
+    256
+    >>> load_recipe("resgcn64.digits", ["model.num_layer=256"])
+    Traceback (most recent call last):
+    ...
+    dgl_deepgnn.recipe.RecipeError: recipe resgcn64.digits: model.num_layer: unknown key. ...
+    """
+    content, name, where = _read(str(source), [])
+    content.setdefault("name", name)
+    if not isinstance(overrides, Mapping):
+        overrides = dict(_parse_override(text) for text in overrides)
+    for key, value in overrides.items():
+        _set(content, key, value)
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        raise RecipeError(f"{where}: {_explain(error)}") from None
+
+
+def json_schema() -> str:
+    """JSON Schema of recipes, as ``recipes/schema.json`` holds it for editors."""
+    schema = Recipe.model_json_schema()
+    schema["properties"]["extends"] = {
+        "type": "string",
+        "description": "A recipe (name or path) to start from.",
+    }
+    sections = schema["$defs"]
+    # One number stands for every group.
+    decay = sections["OptimizerSection"]["properties"]["weight_decay"]
+    groups = {"$ref": decay.pop("$ref")}
+    decay["anyOf"] = [{"type": "number", "minimum": 0}, groups]
+    # The file's name gives the name, and what is missing may come from `extends`.
+    for part in (schema, *sections.values()):
+        part.pop("required", None)
+    return json.dumps(schema, indent=2) + "\n"
+
+
+def _read(source: str, chain: list[str]) -> tuple[dict[str, Any], str, str]:
+    """Content of a recipe with its `extends` merged in, its name, and where it was found."""
+    path = Path(source)
+    packaged = source in list_recipes()
+    if packaged:
+        text = files("dgl_deepgnn.recipes").joinpath(f"{source}.yaml").read_text("utf-8")
+        name, where, place = source, f"recipe {source}", f"recipe {source}"
+    elif path.suffix in (".yaml", ".yml") or os.path.exists(source):
+        try:
+            text = path.read_text("utf-8")
+        except (OSError, ValueError) as error:
+            raise RecipeError(f"{source}: cannot be read as a recipe: {error}.") from None
+        name, where, place = path.stem, str(path), str(path.resolve())
+    else:
+        raise RecipeError(
+            f"There is no recipe {source!r}. {did_you_mean(source, list_recipes())} "
+            "A recipe of your own is given by its path, ending in .yaml."
+        )
+    if place in chain:
+        circle = " -> ".join([*chain, place])
+        raise RecipeError(f"{where}: recipes extend each other in a circle: {circle}.")
+    try:
+        content = yaml.safe_load(text)
+    except Exception as error:  # PyYAML lets others than its own escape: a date of month 13
+        raise RecipeError(f"{where}: not valid YAML: {error}") from None
+    if not isinstance(content, dict):
+        raise RecipeError(f"{where}: a recipe is a mapping of keys, such as data, model, training.")
+    base = content.pop("extends", None)
+    if base is None:
+        return content, name, where
+    if not isinstance(base, str):
+        raise RecipeError(f"{where}: extends: expected a recipe's name or path, got {base!r}.")
+    beside = str(path.parent / base)
+    parent = beside if not packaged and os.path.isfile(beside) else base
+    merged, _, _ = _read(parent, [*chain, place])
+    merged.pop("name", None)
+    merged.pop("description", None)
+    return _merge(merged, content), name, where
+
+
+def _merge(base: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    merged = copy.deepcopy(base)
+    for key, value in changes.items():
+        both = isinstance(merged.get(key), dict) and isinstance(value, dict)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
+
+
+def _parse_override(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise RecipeError(f"--set {text}: expected key=value, for example model.num_layers=256.")
+    try:
+        return key.strip(), yaml.safe_load(value)
+    except Exception:
+        raise RecipeError(f"--set {text}: the value is not valid YAML.") from None
+
+
+def _set(content: dict[str, Any], key: str, value: Any) -> None:
+    *parents, last = key.split(".")
+    for parent in parents:
+        child = content.setdefault(parent, {})
+        if not isinstance(child, dict):
+            raise RecipeError(f"--set {key}={value}: {parent} has no keys of its own.")
+        content = child
+    content[last] = value
+
+
+def _explain(error: ValidationError) -> str:
+    """All problems, one a line: key, what was expected, the nearest valid name."""
+    problems = []
+    for detail in error.errors():
+        location = [str(part) for part in detail["loc"]]
+        key = ".".join(location) or "the recipe"
+        kind, given = detail["type"], detail["input"]
+        section: Any = Recipe
+        for part in location[:-1]:
+            fields = getattr(section, "model_fields", {})
+            section = fields[part].annotation if part in fields else None
+        if kind == "extra_forbidden":
+            text = f"unknown key. {did_you_mean(location[-1], list(section.model_fields))}"
+        elif kind == "missing":
+            text = "this key is missing."
+        elif kind == "value_error":
+            text = detail["msg"].removeprefix("Value error, ")
+            text += "" if text.endswith((".", "?")) else "."
+        elif kind in ("model_type", "dict_type"):
+            text = f"a mapping of keys belongs here, got {given!r}."
+        else:
+            text = detail["msg"]
+            if kind == "literal_error":
+                field = section.model_fields[location[-1]]
+                text += " or null" if type(None) in get_args(field.annotation) else ""
+            text += f", got {given!r}."
+        problems.append(f"{key}: {text}")
+    return "\n".join(problems)

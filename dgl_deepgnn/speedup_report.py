@@ -1,0 +1,129 @@
+"""What a speed-up record looks like: table, CSV and plot."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+__all__ = ["describe_ratio", "describe_speedup", "plot_speedup", "speedup_csv"]
+
+STOCK = "stock"
+USUAL = "usual practice"
+PRINCIPLED = "principled"
+
+
+def describe_ratio(ratio: dict[str, Any]) -> str:
+    """Ratio in words: ``5.2 (4.8 to 6.0)``, with ``> `` or ``< `` in front of a bound.
+
+    Examples
+    --------
+    >>> describe_ratio({"ratio": 20.0, "low": 16.7, "high": 20.0, "bound": "lower"})
+    '> 20.0 (16.7 to 20.0)'
+    """
+    if ratio["ratio"] is None:
+        return "neither arm gets there"
+    sign = {"lower": "> ", "upper": "< ", None: ""}[ratio["bound"]]
+    return f"{sign}{ratio['ratio']:.1f} ({ratio['low']:.1f} to {ratio['high']:.1f})"
+
+
+def describe_speedup(result: dict[str, Any]) -> str:
+    """Table of the arms and the speed-ups, as text."""
+    budget = result["budget"]
+    header = ["arm", "lr"]
+    header += [f"steps to {target:.3g}" for target in result["targets"]]
+    header += ["mean loss", result["metric"]]
+    rows = [header]
+    for arm, facts in result["arms"].items():
+        row = [arm, f"{facts['lr']:.2g}"]
+        row += [_median_text(steps, budget) for steps in facts["steps"]]
+        losses = [math.inf if loss is None else loss for loss in facts["mean_loss"]]
+        scores = [score for score in facts["score"] if score is not None]
+        row += [f"{np.median(losses):.3g}", f"{np.mean(scores):.3f}" if scores else "diverged"]
+        rows.append(row)
+    widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
+    lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in rows]
+    lines.append("")
+    for pair, ratios in result["speedups"].items():
+        for target, ratio in zip(result["targets"], ratios, strict=True):
+            lines.append(f"speed-up to {target:.3g}, {pair}: {describe_ratio(ratio)}")
+    lines.append(
+        f"Medians over {len(result['seeds'])} seeds (range), bootstrap 95 % intervals; '>' stands "
+        "where an arm does not get there within the budget."
+    )
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def plot_speedup(path: Path, result: dict[str, Any]) -> None:
+    """Draw median and quartiles of the training loss by step, with the targets marked."""
+    from matplotlib.figure import Figure  # only who plots pays for matplotlib
+
+    figure = Figure(figsize=(8, 4.8), layout="constrained")
+    axes = figure.subplots()
+    for arm, facts in result["arms"].items():
+        curves = np.full((len(facts["losses"]), result["budget"]), np.nan)
+        for row, losses in zip(curves, facts["losses"], strict=True):
+            row[: len(losses)] = losses
+        # Where every seed has diverged there is nothing to draw.
+        drawn = ~np.isnan(curves).all(axis=0)
+        steps = np.flatnonzero(drawn) + 1
+        low, middle, high = np.nanquantile(curves[:, drawn], [0.25, 0.5, 0.75], axis=0)
+        label = f"{arm} (lr {facts['lr']:.2g})"
+        (line,) = axes.plot(steps, middle, label=label, linewidth=2.4 if arm == PRINCIPLED else 1.4)
+        axes.fill_between(steps, low, high, alpha=0.2, color=line.get_color(), linewidth=0)
+    for target, share in zip(result["targets"], result["target_shares"], strict=True):
+        axes.axhline(target, color="black", linestyle=":", linewidth=1)
+        axes.annotate(
+            f"target: {share:.0%} of chance level",
+            (result["budget"], target),
+            xytext=(0, 3),
+            textcoords="offset points",
+            ha="right",
+            fontsize="small",
+        )
+    axes.set(
+        title=f"{result['recipe']}: early training, each arm at its best learning rate",
+        xlabel="optimizer step",
+        ylabel=f"training loss (median and quartiles of {len(result['seeds'])} seeds)",
+        yscale="log",
+        xlim=(1, result["budget"]),
+    )
+    axes.grid(alpha=0.3, which="both")
+    axes.legend(fontsize="small")
+    figure.savefig(path, dpi=150)
+
+
+def _median_text(steps: list[int | None], budget: int) -> str:
+    values = sorted(math.inf if value is None else value for value in steps)
+    middle = float(np.median(values)) if math.isfinite(values[len(values) // 2]) else math.inf
+
+    def text(value: float) -> str:
+        return f"{value:g}" if math.isfinite(value) else f">{budget}"
+
+    return f"{text(middle)} ({text(values[0])}-{text(values[-1])})"
+
+
+def speedup_csv(result: dict[str, Any]) -> str:
+    """One line an arm and seed."""
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    targets = [f"{target:.4g}" for target in result["targets"]]
+    writer.writerow(
+        ["recipe", "arm", "lr", "seed"]
+        + [f"steps_to_{target}" for target in targets]
+        + [f"seconds_to_{target}" for target in targets]
+        + ["mean_loss", f"test_{result['metric']}"]
+    )
+    for arm, facts in result["arms"].items():
+        for index, seed in enumerate(result["seeds"]):
+            writer.writerow(
+                [result["recipe"], arm, f"{facts['lr']:.4g}", seed]
+                + [steps[index] for steps in facts["steps"]]
+                + [seconds[index] for seconds in facts["seconds"]]
+                + [facts["mean_loss"][index], facts["score"][index]]
+            )
+    return table.getvalue()

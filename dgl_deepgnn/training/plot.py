@@ -1,0 +1,31 @@
+"""Plot of the training loss."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+__all__ = ["plot_losses"]
+
+
+def plot_losses(path: Path, title: str, losses: dict[int, list[float]]) -> None:
+    """Draw the training loss by step, one line a seed, on a logarithmic scale.
+
+    Parameters
+    ----------
+    path : Path
+        The PNG.
+    title : str
+        Its title.
+    losses : dict of int to list of float
+        Losses of every seed.
+    """
+    from matplotlib.figure import Figure  # only who plots pays for matplotlib
+
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    for seed, values in losses.items():
+        axes.plot(range(1, len(values) + 1), values, label=f"seed {seed}", linewidth=1.2)
+    axes.set(title=title, xlabel="optimizer step", ylabel="training loss", yscale="log")
+    axes.grid(alpha=0.3, which="both")
+    axes.legend(fontsize="small", ncols=2)
+    figure.savefig(path, dpi=150)

@@ -1,0 +1,315 @@
+"""Training of one seed: model, optimizer, steps, evaluation, and its exact state."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from dgl import DGLError
+from torch import Tensor, nn
+
+from dgl_deepgnn.data import (
+    TaskData,
+    class_weights,
+    evaluate_metrics,
+    loss_function,
+    main_metric,
+)
+from dgl_deepgnn.errors import UserError
+from dgl_deepgnn.nn import DeepGNN, create_model
+from dgl_deepgnn.recipe import ModelSection, OptimizerSection, Recipe
+from dgl_deepgnn.training.batches import Batch, Batches
+
+__all__ = ["DivergenceError", "Step", "Trainer", "build_model", "find_device", "score"]
+
+
+class DivergenceError(UserError):
+    """The loss is no longer finite."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One optimizer step: loss before it, and its duration in seconds."""
+
+    loss: float
+    seconds: float
+
+
+def find_device(name: str) -> torch.device:
+    """Device of that name.
+
+    Raises
+    ------
+    UserError
+        If it is not a device's name or there is no such device.
+    """
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"--device {name}: not a device. Allowed: cpu, cuda, cuda:0, ...") from None
+    available = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(f"--device {name}: only cpu and cuda devices are supported.")
+    if device.type == "cuda" and (device.index or 0) >= available:
+        raise UserError(
+            f"--device {name}: there is no such CUDA device here (found: {available}). "
+            "Use --device cpu."
+        )
+    return device
+
+
+def build_model(section: ModelSection, data: TaskData) -> DeepGNN:
+    """Build the model of a recipe for a data set: widths and head come from the data."""
+    arguments = section.arguments()
+    if data.level == "edge":
+        arguments["edge_feats"] = data.edge_feats
+    return create_model(
+        section.name,
+        in_feats=data.in_feats,
+        out_feats=data.num_outputs,
+        head=data.level,
+        **arguments,
+    )
+
+
+class Trainer:
+    """Training of one recipe with one seed.
+
+    Seed s takes split ``s % len(data.splits)`` of the data.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        What to train.
+    data : TaskData
+        The recipe's data.
+    seed : int
+        Seeds initialization, dropout and the order of batches. PyTorch's global generator is
+        used; :meth:`state` holds it.
+    device : torch.device
+        Where to train.
+    """
+
+    def __init__(
+        self, recipe: Recipe, data: TaskData, seed: int, device: torch.device | None = None
+    ) -> None:
+        device = device or torch.device("cpu")
+        self.recipe, self.seed = recipe, seed
+        self.target = data.target
+        torch.manual_seed(seed)
+        # Drawn on the CPU, so that a seed means the same weights on every device.
+        self.model = build_model(recipe.model, data).to(device)
+        self.order = torch.Generator().manual_seed(seed)
+        split = seed % len(data.splits)
+        self.batches = Batches(
+            data, split, self.model, recipe.training.batch_size, recipe.training.clusters, device
+        )
+        weights = None
+        if recipe.training.class_weights == "balanced":
+            labels = data.labels[data.splits[split]["train"]]
+            weights = class_weights(labels, data.target, data.num_outputs).to(device)
+        self.loss = loss_function(data.target, weights)
+        self.optimizer = make_optimizer(recipe.optimizer, self.model)
+        per_epoch = self.batches.steps_per_epoch
+        self.total_steps = recipe.training.steps or per_epoch * (recipe.training.epochs or 0)
+        self.total_epochs = -(-self.total_steps // per_epoch)
+        self.epoch = self.step = 0
+
+    def run_epoch(self) -> list[Step]:
+        """Train for one epoch (or to the last step).
+
+        Returns
+        -------
+        list of Step
+            One entry a step.
+
+        Raises
+        ------
+        DivergenceError
+            If the loss is not finite; the message names step and layer.
+        """
+        self.model.train()
+        steps = []
+        for batch in self.batches.training(self.order):
+            if self.step == self.total_steps:
+                break
+            start = time.perf_counter()
+            loss = self._train_on(batch)
+            steps.append(Step(loss, time.perf_counter() - start))
+            self.step += 1
+        self.epoch += 1
+        return steps
+
+    def _train_on(self, batch: Batch) -> float:
+        rate = self.recipe.optimizer.lr * self._schedule()
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad()
+        mask = batch.masks["train"]
+        loss = self.loss(batch.scores(self.model)[mask], batch.labels[mask])
+        value = loss.item()
+        if not math.isfinite(value):
+            where = self._explain_divergence(batch)
+            raise DivergenceError(f"The training loss is {value} at step {self.step + 1} {where}")
+        loss.backward()
+        if self.recipe.optimizer.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.optimizer.clip_norm)
+        self.optimizer.step()
+        return value
+
+    def _schedule(self) -> float:
+        schedule = self.recipe.schedule
+        factor = 1.0
+        if schedule.warmup_steps:
+            factor = min(1.0, (self.step + 1) / schedule.warmup_steps)
+        if schedule.name == "cosine":
+            factor *= 0.5 * (1 + math.cos(math.pi * self.step / self.total_steps))
+        return factor
+
+    def _explain_divergence(self, batch: Batch) -> str:
+        """Of which run, in which layer, and what to try."""
+        layer = "the loss itself"
+        with torch.no_grad():
+            for name, parameter in self.model.named_parameters():
+                if not torch.isfinite(parameter).all():
+                    layer = f"the weights {name}"
+                    break
+            else:
+                for index, conv in enumerate(self.model.convs):
+                    conv.register_forward_hook(_NotFinite(index).check)
+                try:
+                    batch.scores(self.model)
+                except _FoundError as found:
+                    layer = f"the output of convs.{found.index}"
+        model = self.recipe.model
+        advice = [f"a learning rate below {self.recipe.optimizer.lr:g} (optimizer.lr)"]
+        if model.init != "critical":
+            advice.append("model.init: critical")
+        if model.residual in (None, "plain") and model.num_layers > 8:
+            advice.append("model.residual: fixup")
+        if self.recipe.optimizer.clip_norm is None:
+            advice.append("optimizer.clip_norm: 1.0")
+        return (
+            f"of {self.recipe.name}, seed {self.seed}; the first value that is not finite stands "
+            f"in {layer}. "
+            f"Try {', or '.join(advice)}."
+        )
+
+    def evaluate(self, parts: Iterable[str] = ("train", "val", "test")) -> dict[str, Any]:
+        """Loss and metrics of the model, in evaluation mode, by part of the split.
+
+        Raises
+        ------
+        DivergenceError
+            If a score is not finite; the message names step and layer.
+        """
+        try:
+            return score(self.model, self.batches.evaluation, self.target, self.loss, parts)
+        except DGLError:
+            for batch in self.batches.evaluation:
+                if not torch.isfinite(batch.scores(self.model)).all():
+                    where = self._explain_divergence(batch)
+                    raise DivergenceError(
+                        f"Scores are not finite after step {self.step} {where}"
+                    ) from None
+            raise
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """All that the next epoch depends on, as tensors and as JSON."""
+        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        for index, entries in self.optimizer.state_dict()["state"].items():
+            for name, value in entries.items():
+                if value is not None:
+                    tensors[f"optimizer.{index}.{name}"] = torch.as_tensor(value)
+        tensors["random.torch"] = torch.get_rng_state()
+        tensors["random.order"] = self.order.get_state()
+        if torch.cuda.is_available():
+            tensors["random.cuda"] = torch.cuda.get_rng_state()
+        return tensors, {"epoch": self.epoch, "step": self.step}
+
+    def load_state(self, tensors: dict[str, Tensor], counters: dict[str, Any]) -> None:
+        """Continue from what :meth:`state` returned."""
+        groups: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}, "random": {}}
+        for key, value in tensors.items():
+            group, _, name = key.partition(".")
+            if group in groups:
+                groups[group][name] = value
+        self.model.load_state_dict(groups["model"])
+        state: dict[int, dict[str, Tensor]] = {}
+        for key, value in groups["optimizer"].items():
+            index, _, name = key.partition(".")
+            state.setdefault(int(index), {})[name] = value
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
+        torch.set_rng_state(groups["random"]["torch"])
+        self.order.set_state(groups["random"]["order"])
+        if "cuda" in groups["random"] and torch.cuda.is_available():
+            torch.cuda.set_rng_state(groups["random"]["cuda"])
+        self.epoch, self.step = counters["epoch"], counters["step"]
+
+
+def make_optimizer(section: OptimizerSection, model: DeepGNN) -> torch.optim.Optimizer:
+    """Optimizer with weight decay by parameter group: the branches, and the two ends."""
+    branches = {id(p) for conv in model.convs[1:-1] for p in conv.parameters()}
+    parameters = list(model.parameters())
+    decay = section.weight_decay
+    groups = [
+        {"params": some, "weight_decay": amount}
+        for some, amount in (
+            ([p for p in parameters if id(p) in branches], decay.branches),
+            ([p for p in parameters if id(p) not in branches], decay.ends),
+        )
+        if some
+    ]
+    if section.name == "sgd":
+        return torch.optim.SGD(groups, lr=section.lr, momentum=section.momentum)
+    kind = torch.optim.Adam if section.name == "adam" else torch.optim.AdamW
+    return kind(groups, lr=section.lr)
+
+
+def score(
+    model: DeepGNN,
+    batches: list[Batch],
+    target: Any,
+    loss: Any,
+    parts: Iterable[str] = ("train", "val", "test"),
+) -> dict[str, Any]:
+    """Loss and metrics by part of the split; of the main metric's name see ``main_metric``."""
+    model.eval()
+    with torch.no_grad():
+        scores = [batch.scores(model) for batch in batches]
+    result: dict[str, Any] = {}
+    for part in parts:
+        chosen = torch.cat([s[b.masks[part]] for s, b in zip(scores, batches, strict=True)])
+        labels = torch.cat([b.labels[b.masks[part]] for b in batches])
+        result[part] = {
+            "loss": loss(chosen, labels).item(),
+            **evaluate_metrics(target, chosen, labels),
+        }
+    return result
+
+
+def is_better(target: Any, metrics: dict[str, float], best: dict[str, float] | None) -> bool:
+    """Whether validation metrics beat the best so far; a tie goes to the lower loss."""
+    if best is None:
+        return True
+    name, greater = main_metric(target)
+    sign = 1 if greater else -1
+    return (sign * metrics[name], -metrics["loss"]) > (sign * best[name], -best["loss"])
+
+
+class _FoundError(Exception):
+    def __init__(self, index: int) -> None:
+        self.index = index
+
+
+class _NotFinite:
+    def __init__(self, index: int) -> None:
+        self.index = index
+
+    def check(self, module: nn.Module, inputs: Any, output: Tensor) -> None:
+        if not torch.isfinite(output).all():
+            raise _FoundError(self.index)
