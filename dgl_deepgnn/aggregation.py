@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import dgl
@@ -60,6 +61,8 @@ class AggregationOperator:
         The divisor :math:`\lambda` of each graph of the batch.
     trainable : tuple of Tensor, optional
         Edge weights that require a gradient, and what each is multiplied with.
+    transpose : scipy.sparse.csr_matrix, optional
+        The transposed matrix, if it is at hand.
     """
 
     def __init__(
@@ -69,13 +72,14 @@ class AggregationOperator:
         t: float,
         spectral_radii: np.ndarray,
         trainable: tuple[Tensor, Tensor] | None = None,
+        transpose: sp.csr_matrix | None = None,
     ) -> None:
         self.graph = graph
         self.t = t
         self.spectral_radii = spectral_radii
         self.shape: tuple[int, int] = matrix.shape
         self._matrix = matrix
-        self._transpose = matrix.T.tocsr()
+        self._transpose = matrix.T.tocsr() if transpose is None else transpose
         self._trainable = trainable
         # One pair of tensors for every device and type that features came in.
         self._tensors: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
@@ -124,6 +128,59 @@ class AggregationOperator:
                 _to_torch(self._transpose, device, dtype),
             )
         return self._tensors[device, dtype]
+
+    def select(self, which: Sequence[int]) -> AggregationOperator:
+        """Operator of some graphs of the batch, cut out of this one's matrix.
+
+        Much cheaper than a new operator for mini-batches of small graphs: neither are they
+        batched again nor is a spectral radius computed.
+
+        Parameters
+        ----------
+        which : sequence of int
+            Indices of the graphs in the batch that the operator was made of.
+
+        Returns
+        -------
+        AggregationOperator
+            Equal to that made of those graphs, batched in this order; without their features.
+
+        Examples
+        --------
+        >>> graphs = [dgl.rand_graph(n, 3 * n).add_self_loop() for n in (3, 4, 5)]
+        >>> aggregation_operator(dgl.batch(graphs)).select([2, 0]).shape
+        (8, 8)
+        """
+        chosen = np.asarray(which, dtype=np.int64)
+        num_nodes, num_edges = _batch_sizes(self.graph), self.graph.batch_num_edges().cpu().numpy()
+        first = (np.cumsum(num_nodes) - num_nodes)[chosen]
+        sizes = num_nodes[chosen]
+        shift = np.cumsum(sizes) - sizes - first
+        nodes = concatenated_ranges(num_nodes, chosen)
+        matrices = []
+        for matrix in (self._matrix, self._transpose):
+            per_node = np.diff(matrix.indptr)
+            per_graph = np.diff(matrix.indptr[np.append(0, np.cumsum(num_nodes))])
+            entries = concatenated_ranges(per_graph, chosen)
+            counts = per_node[nodes]
+            indptr = np.concatenate([[0], np.cumsum(counts)])
+            indices = matrix.indices[entries] + np.repeat(np.repeat(shift, sizes), counts)
+            matrices.append(
+                sp.csr_matrix((matrix.data[entries], indices, indptr), shape=(len(nodes),) * 2)
+            )
+        edges = concatenated_ranges(num_edges, chosen)
+        offset = torch.from_numpy(np.repeat(shift, num_edges[chosen]))
+        src, dst = (ends.cpu()[edges] + offset for ends in self.graph.edges(order="eid"))
+        graph = dgl.graph((src, dst), num_nodes=len(nodes))
+        graph.set_batch_num_nodes(torch.from_numpy(sizes))
+        graph.set_batch_num_edges(torch.from_numpy(num_edges[chosen]))
+        return AggregationOperator(
+            graph, matrices[0], self.t, self.spectral_radii[chosen], transpose=matrices[1]
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        # PyTorch cannot copy CSR tensors; they are made again when needed.
+        return {**self.__dict__, "_tensors": {}}
 
     def __repr__(self) -> str:
         return (
@@ -322,6 +379,20 @@ def interpolation_schedule(t: float | str, num_layers: int) -> list[float]:
         f"t = {t!r} is not an interpolation schedule. Allowed: a number in (0, 1], "
         "'per-depth:c' or 'harmonic:c' with c > 0, for example t='per-depth:4'."
     )
+
+
+def concatenated_ranges(sizes: np.ndarray, which: np.ndarray) -> np.ndarray:
+    """Positions of the chosen groups' members, where groups of these sizes follow one another.
+
+    Examples
+    --------
+    >>> concatenated_ranges(np.array([2, 3, 1]), np.array([2, 0])).tolist()
+    [5, 0, 1]
+    """
+    lengths = sizes[which]
+    starts = (np.cumsum(sizes) - sizes)[which]
+    inside = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    return np.repeat(starts, lengths) + inside
 
 
 def _aggregation_matrix(

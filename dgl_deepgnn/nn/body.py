@@ -66,8 +66,9 @@ class DeepGNN(nn.Module):
         Residual aggregation, see :func:`dgl_deepgnn.interpolation_schedule`.
     residual : {None, "plain", "scaled", "fixup", "initial"}
         Residual connections: none; :math:`\tau = 1`; :math:`\tau = 1/\sqrt{B}` with B the number
-        of residual connections; the same with branches that start at zero; the latter beside
-        :math:`(1 - \alpha) A_t x_l + \alpha x_1` in place of :math:`x_l` (after APPNP,
+        of residual connections; branches that start at zero, with the same :math:`\tau` unless
+        they have inner linear layers (GIN), which are scaled in its place; the latter beside
+        :math:`(1 - \alpha) A_t x_l + \alpha x_1` instead of :math:`x_l` (after APPNP,
         arXiv:1810.05997, and GCNII, arXiv:2007.02133).
     init : {"critical", "he", "glorot"}
         Initialization. With ``t=1`` the other two run on the aggregation as DGL computes it,
@@ -151,8 +152,7 @@ class DeepGNN(nn.Module):
             self.head = EdgeHead(hidden_feats, out_feats, edge_feats)
         # With schedules that vary by layer, the layers interpolate; else t is in the operator.
         self.constant_t = len(set(schedule)) == 1
-        branches = max(1, len(self.branches))
-        self.branch_scale = 1.0 if residual in (None, "plain") else branches**-0.5
+        self.branch_scale = self._branch_scale()
         self.reset_parameters()
 
     @property
@@ -161,6 +161,17 @@ class DeepGNN(nn.Module):
         if self.residual is None:
             return []
         return list(self.convs[1:-1] if self.head is None else self.convs[1:])  # type: ignore[arg-type]
+
+    def _branch_scale(self) -> float:
+        """Factor tau in front of every branch."""
+        branches = self.branches
+        if not branches or self.residual == "plain":
+            return 1.0
+        # Fixup scales the inner linear layers of a branch; one without any is scaled itself, so
+        # that an optimizer's step moves the network by as much in either case.
+        if self.residual != "scaled" and len(collect_stages(branches[0])) > 1:
+            return 1.0
+        return len(branches) ** -0.5
 
     def reset_parameters(self) -> None:
         """Draw all weights anew by the model's initialization."""

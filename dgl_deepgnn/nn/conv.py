@@ -139,8 +139,8 @@ class ResidualConv(nn.Module):
             return aggregated
         if operator.t != 1:
             raise DGLError(
-                f"The operator has t={operator.t:g}, the layer t={self.t:g}. Make it by the layer's "
-                "own operator(graph)."
+                f"The operator has t={operator.t:g}, but the layer t={self.t:g}: make the operator "
+                "by the layer's own operator(graph)."
             )
         if dst is None:
             raise DGLError(

@@ -59,9 +59,10 @@ class EdgeHead(nn.Module):
         """Scores of shape (E, out_feats) from features (N, hidden_feats), (E, edge_feats)."""
         given = (graph.num_edges(), 0) if edge_feat is None else tuple(edge_feat.shape)
         if given != (graph.num_edges(), self.edge_feats):
+            problem = "are missing" if edge_feat is None else f"have shape {given}"
             raise DGLError(
-                f"Edge features {'are missing' if edge_feat is None else f'have shape {given}'}, but "
-                f"the model was built with edge_feats={self.edge_feats}: expected edge_feat of shape "
+                f"Edge features {problem}, but the model was built with edge_feats="
+                f"{self.edge_feats}: expected edge_feat of shape "
                 f"({graph.num_edges()}, {self.edge_feats})."
             )
         source, destination, edge = self.pair.weight.split(

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from io import StringIO
 
 import dgl
+import numpy as np
 import torch
 from dgl import DGLError
 from torch import Tensor
 
-from dgl_deepgnn.aggregation import AggregationOperator
+from dgl_deepgnn.aggregation import AggregationOperator, concatenated_ranges
 from dgl_deepgnn.data import TaskData
 from dgl_deepgnn.nn import DeepGNN
 
@@ -60,20 +64,19 @@ class Batches:
         clusters: int | None,
         device: torch.device,
     ) -> None:
-        self._model, self._batch_size, self._device = model, batch_size, device
-        self._train_data = data if clusters is None else _cut(data, clusters)
-        self._train_split = split
-        self._train_graphs = _graphs_with(self._train_data, split, "train")
+        self._batch_size = batch_size
+        training = data if clusters is None else _cut(data, clusters)
+        self._train_graphs = _graphs_with(training, split, "train")
+        everything = _Collator(data, split, model, device)
         size = len(data.graphs) if batch_size is None or clusters is not None else batch_size
-        everything = torch.arange(len(data.graphs))
-        # Graphs do not change: their operators are made once.
-        self.evaluation = [self._collate(data, split, some) for some in everything.split(size)]
-        self._whole: Batch | None = None
-        if batch_size is None:
-            same = len(self._train_graphs) == len(data.graphs)
-            self._whole = (
-                self.evaluation[0] if same else self._collate(data, split, self._train_graphs)
-            )
+        # Graphs do not change: the batches that recur are made once.
+        self.evaluation = [
+            everything.batch(some) for some in torch.arange(len(data.graphs)).split(size)
+        ]
+        self._collator = (
+            everything if training is data else _Collator(training, split, model, device)
+        )
+        self._whole = self._collator.batch(self._train_graphs) if batch_size is None else None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -89,22 +92,40 @@ class Batches:
             return
         order = torch.randperm(len(self._train_graphs), generator=generator)
         for some in self._train_graphs[order].split(self._batch_size or 1):
-            yield self._collate(self._train_data, self._train_split, some)
+            yield self._collator.batch(some)
 
-    def _collate(self, data: TaskData, split: int, which: Tensor) -> Batch:
-        graphs = [data.graphs[index] for index in which.tolist()]
-        graph = dgl.batch(graphs) if len(graphs) > 1 else graphs[0]
-        ends = torch.tensor(data.items_per_graph).cumsum(0).tolist()
-        items = torch.cat(
-            [torch.arange(ends[i] - data.items_per_graph[i], ends[i]) for i in which.tolist()]
-        )
-        edge_feat = graph.edata["feat"].to(self._device) if data.edge_feats else None
+
+class _Collator:
+    """All graphs of a data set as one, from which batches are cut."""
+
+    def __init__(self, data: TaskData, split: int, model: DeepGNN, device: torch.device) -> None:
+        self._device = device
+        graph = dgl.batch(data.graphs)
+        self._operator = model.operator(graph)
+        self._feat = graph.ndata["feat"]
+        self._edge_feat = graph.edata["feat"] if data.edge_feats else None
+        self._labels, self._masks = data.labels, data.splits[split]
+        self._num_nodes = graph.batch_num_nodes().numpy()
+        self._num_edges = graph.batch_num_edges().numpy()
+        self._num_items = np.array(data.items_per_graph)
+
+    def batch(self, which: Tensor) -> Batch:
+        """Those graphs, in that order."""
+        chosen = which.numpy()
+        whole = len(chosen) == len(self._num_nodes) and (np.diff(chosen) == 1).all()
+        operator = self._operator if whole else self._operator.select(chosen)
+        nodes = concatenated_ranges(self._num_nodes, chosen)
+        items = concatenated_ranges(self._num_items, chosen)
+        edge_feat = None
+        if self._edge_feat is not None:
+            edges = concatenated_ranges(self._num_edges, chosen)
+            edge_feat = self._edge_feat[edges].to(self._device)
         return Batch(
-            self._model.operator(graph).to(self._device),
-            graph.ndata["feat"].to(self._device),
+            operator.to(self._device),
+            self._feat[nodes].to(self._device),
             edge_feat,
-            data.labels[items].to(self._device),
-            {part: mask[items].to(self._device) for part, mask in data.splits[split].items()},
+            self._labels[items].to(self._device),
+            {part: mask[items].to(self._device) for part, mask in self._masks.items()},
         )
 
 
@@ -114,6 +135,7 @@ def _graphs_with(data: TaskData, split: int, part: str) -> Tensor:
     return torch.tensor([index for index, chunk in enumerate(chunks) if chunk.any()])
 
 
+@lru_cache(maxsize=1)  # all seeds, and all arms of a speed-up record, train on one cut
 def _cut(data: TaskData, clusters: int) -> TaskData:
     """Cut the one graph of a data set into induced subgraphs (METIS, as Cluster-GCN does)."""
     if len(data.graphs) != 1 or data.level == "graph":
@@ -123,7 +145,17 @@ def _cut(data: TaskData, clusters: int) -> TaskData:
             "counts graphs."
         )
     (graph,) = data.graphs
-    assignment = dgl.metis_partition_assignment(graph, clusters)
+    if clusters > graph.num_nodes():
+        raise DGLError(
+            f"training.clusters is {clusters}, but the graph of {data.name} has only "
+            f"{graph.num_nodes()} nodes."
+        )
+    with redirect_stdout(StringIO()):  # DGL prints its timings
+        # METIS forbids self-loops. With them, or in k-way mode, DGL's METIS cuts the same graph
+        # another way each time, and a resumed run would differ from an uninterrupted one.
+        assignment = dgl.metis_partition_assignment(
+            dgl.remove_self_loop(graph), clusters, mode="recursive"
+        )
     parts = [dgl.node_subgraph(graph, assignment == index) for index in range(clusters)]
     frame = "ndata" if data.level == "node" else "edata"
     key = dgl.NID if data.level == "node" else dgl.EID

@@ -267,7 +267,8 @@ def make_optimizer(section: OptimizerSection, model: DeepGNN) -> torch.optim.Opt
     if section.name == "sgd":
         return torch.optim.SGD(groups, lr=section.lr, momentum=section.momentum)
     kind = torch.optim.Adam if section.name == "adam" else torch.optim.AdamW
-    return kind(groups, lr=section.lr)
+    # The fused step is several times faster for the many small matrices of a deep network.
+    return kind(groups, lr=section.lr, fused=True)
 
 
 def score(
