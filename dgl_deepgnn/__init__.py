@@ -1,5 +1,8 @@
 """Deep graph neural networks that train: a DGL plugin and model zoo."""
 
+import importlib
+from typing import Any
+
 from dgl_deepgnn import _environment
 
 __version__ = "0.1.0"
@@ -24,6 +27,23 @@ if _environment.dgl_imports():
         register_model,
     )
 
+_LATER = {
+    "diagnose": "dgl_deepgnn.diagnostics",
+    "from_pretrained": "dgl_deepgnn.hub",
+    "list_pretrained": "dgl_deepgnn.hub",
+    "load_data": "dgl_deepgnn.data",
+    "load_recipe": "dgl_deepgnn.recipe",
+    "train": "dgl_deepgnn.training",
+}
+"""What is imported on first use, since it brings in more packages than the layers need."""
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LATER:
+        return getattr(importlib.import_module(_LATER[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 __all__ = [
     "AggregationOperator",
     "DeepGNN",
@@ -35,8 +55,14 @@ __all__ = [
     "ResSAGEConv",
     "aggregation_operator",
     "create_model",
+    "diagnose",
+    "from_pretrained",
     "interpolation_schedule",
     "list_models",
+    "list_pretrained",
+    "load_data",
+    "load_recipe",
     "register_model",
     "spectral_radius",
+    "train",
 ]

@@ -145,12 +145,19 @@ class AggregationOperator:
         AggregationOperator
             Equal to that made of those graphs, batched in this order; without their features.
 
+        Raises
+        ------
+        DGLError
+            If the edge weights require a gradient.
+
         Examples
         --------
         >>> graphs = [dgl.rand_graph(n, 3 * n).add_self_loop() for n in (3, 4, 5)]
         >>> aggregation_operator(dgl.batch(graphs)).select([2, 0]).shape
         (8, 8)
         """
+        if self._trainable is not None:
+            raise DGLError("An operator with trainable edge weights cannot be cut into parts.")
         chosen = np.asarray(which, dtype=np.int64)
         num_nodes, num_edges = _batch_sizes(self.graph), self.graph.batch_num_edges().cpu().numpy()
         first = (np.cumsum(num_nodes) - num_nodes)[chosen]
@@ -441,7 +448,7 @@ def _is_square(graph: DGLGraph) -> bool:
 
 def _dst_in_src(graph: DGLGraph) -> bool:
     """Whether the destination nodes are the first source nodes (DGL's rule for blocks)."""
-    return graph.is_block or _is_square(graph)
+    return graph.srctypes == graph.dsttypes
 
 
 def _batch_sizes(graph: DGLGraph) -> np.ndarray:

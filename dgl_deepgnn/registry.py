@@ -102,24 +102,28 @@ class Registry(Generic[T]):
         return iter(self._entries)
 
 
-_plugins_loaded = False
+_loaded_plugins: set[str] = set()
 
 
 def load_plugins() -> None:
     """Import every third-party module of the entry-point group ``dgl_deepgnn.plugins``.
 
-    Called once, before a name is looked up, never when the package is imported: a
-    plugin registers its models, data sets and initializers as it is imported.
+    Called before a name is looked up, never when the package is imported: a plugin registers
+    its models, data sets and initializers as it is imported, once.
+
+    Raises
+    ------
+    UserError
+        If a plugin fails to import.
     """
-    global _plugins_loaded
-    if _plugins_loaded:
-        return
-    _plugins_loaded = True
     for plugin in entry_points(group=PLUGIN_GROUP):
+        if plugin.value in _loaded_plugins:
+            continue
         try:
             plugin.load()
         except Exception as error:
-            raise ImportError(
+            raise UserError(
                 f"The plugin {plugin.name!r} ({plugin.value}) failed to import: {error}. "
                 "Repair or uninstall the package that brings it."
             ) from error
+        _loaded_plugins.add(plugin.value)

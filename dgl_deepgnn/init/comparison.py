@@ -165,7 +165,7 @@ def _draw_critical(
     if not branches:
         raise DGLError("branches is empty: name the submodules with a residual connection.")
     stages = [
-        [replace(linear, scale=scales.get(id(linear.weight), 1.0)) for linear in stage]
+        [replace(linear, scale=scales.get(id(linear.weight), linear.scale)) for linear in stage]
         for stage in collect_stages(module, context)
     ]
     draw(stages, critical_std, output_layer)
@@ -337,7 +337,7 @@ def virgo_(
                 backward = r[0] / max(linear.fan_out - 1, 1)
             else:
                 backward = 2 / linear.fan_out * r[depth - 1 - index]
-            variance[id(linear.weight)] = 2 / (1 / forward + 1 / backward)
+            variance.setdefault(id(linear.weight), 2 / (1 / forward + 1 / backward))
     draw(stages, lambda linear, gain: math.sqrt(variance[id(linear.weight)]), uniform=True)
     return module
 

@@ -105,7 +105,7 @@ def _radius_with_self_loops(conv: Any, context: GraphContext) -> float:
 
 @register_initializer(GINConv)
 def _gin_conv(conv: Any, context: GraphContext) -> list[Stage]:
-    kind, self_weight = conv._aggregator_type, 1 + float(conv.eps)
+    kind, self_weight = conv._aggregator_type, 1 + conv.eps.item()
     if kind == "max":
         raise UnknownModuleError(
             conv,

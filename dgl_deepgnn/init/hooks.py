@@ -197,8 +197,8 @@ def register_initializer(module_class: type[nn.Module]) -> Callable[[Hook], Hook
 def collect_stages(module: nn.Module, context: GraphContext = GraphContext()) -> list[Stage]:
     """Stages of a module tree in the order in which its submodules were defined.
 
-    A weight that is shared counts once, where it comes first. Parameters that no scheme draws
-    (normalization, attention) are reset by the way: collecting is part of initializing.
+    Parameters that no scheme draws (normalization, attention) are reset by the way: collecting is
+    part of initializing.
 
     Parameters
     ----------
@@ -221,17 +221,9 @@ def collect_stages(module: nn.Module, context: GraphContext = GraphContext()) ->
     """
     load_plugins()
     try:
-        stages = _collect(module, context)
+        return _collect(module, context)
     except UnknownModuleError as error:
         raise UnknownModuleError(error.module, error.reason, root=module) from None
-    seen: set[int] = set()
-    unique = []
-    for stage in stages:
-        fresh = [m for m in stage if id(m.weight) not in seen]
-        seen.update(id(m.weight) for m in fresh)
-        if fresh:
-            unique.append(fresh)
-    return unique
 
 
 def _collect(module: nn.Module, context: GraphContext) -> list[Stage]:

@@ -160,15 +160,20 @@ def draw(
     output_layer: bool = False,
     uniform: bool = False,
 ) -> None:
-    """Draw every weight with the standard deviation ``std(linear_map, gain)``; zero every bias."""
+    """Draw every weight with the standard deviation ``std(linear_map, gain)``; zero every bias.
+
+    A shared weight is drawn once, as its first map says.
+    """
+    drawn: set[int] = set()
     with torch.no_grad():
         for index, stage in enumerate(stages):
             gain = 1.0 if output_layer and index == len(stages) - 1 else 2.0
             for linear in stage:
                 if linear.bias is not None:
                     linear.bias.zero_()
-                if linear.weight.numel() == 0:
+                if linear.weight.numel() == 0 or id(linear.weight) in drawn:
                     continue
+                drawn.add(id(linear.weight))
                 sigma = std(linear, gain) * linear.scale
                 if uniform:
                     linear.weight.uniform_(-math.sqrt(3) * sigma, math.sqrt(3) * sigma)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 from dgl import DGLError, DGLGraph
@@ -34,6 +35,7 @@ __all__ = [
     "register_model",
 ]
 
+Model = TypeVar("Model", bound="DeepGNN")
 Residual = Literal["plain", "scaled", "fixup", "initial"]
 RESIDUALS: tuple[Residual | None, ...] = (None, "plain", "scaled", "fixup", "initial")
 HEADS = ("node", "graph", "edge")
@@ -93,6 +95,9 @@ class DeepGNN(nn.Module):
     DGLError
         If an argument is out of range; the message says what is allowed.
     """
+
+    pretrained: dict[str, Any] | None = None
+    """What a model from a zoo was made from: the content of its ``config.json``."""
 
     def __init__(
         self,
@@ -154,6 +159,21 @@ class DeepGNN(nn.Module):
         self.constant_t = len(set(schedule)) == 1
         self.branch_scale = self._branch_scale()
         self.reset_parameters()
+
+    @classmethod
+    def from_pretrained(
+        cls: type[Model], name: str, zoo: str | Path | None = None, *, out_feats: int | None = None
+    ) -> Model:
+        """Load a published model of this class; see :func:`dgl_deepgnn.hub.from_pretrained`.
+
+        Raises
+        ------
+        ZooError
+            If the model is of another class, or cannot be loaded.
+        """
+        from dgl_deepgnn import hub  # models do not need the zoo, the zoo needs models
+
+        return cast(Model, hub.from_pretrained(name, zoo, out_feats=out_feats, architecture=cls))
 
     @property
     def branches(self) -> list[ResidualConv]:
@@ -286,15 +306,18 @@ def list_models(pattern: str = "*") -> list[str]:
     return MODELS.names(pattern)
 
 
-def create_model(name: str, **arguments: Any) -> DeepGNN:
+def create_model(name: str, *, pretrained: str | None = None, **arguments: Any) -> DeepGNN:
     """Build a registered architecture.
 
     Parameters
     ----------
     name : str
         One of :func:`list_models`.
+    pretrained : str, optional
+        Name of a published model of this architecture, to be loaded.
     **arguments
-        Its constructor's arguments.
+        Its constructor's arguments; with `pretrained`, those of
+        :meth:`DeepGNN.from_pretrained`: `zoo`, `out_feats`.
 
     Returns
     -------
@@ -305,10 +328,22 @@ def create_model(name: str, **arguments: Any) -> DeepGNN:
     ------
     UnknownNameError
         If there is no such model; the message proposes the nearest name.
+    DGLError
+        If an argument is out of range, or given beside `pretrained`.
+    ZooError
+        If the pretrained model is of another class, or cannot be loaded.
 
     Examples
     --------
     >>> model = create_model("resgcn", in_feats=4, hidden_feats=8, out_feats=2, num_layers=3)
     """
     load_plugins()
-    return MODELS[name](**arguments)
+    if pretrained is None:
+        return MODELS[name](**arguments)
+    other = sorted(set(arguments) - {"zoo", "out_feats"})
+    if other:
+        raise DGLError(
+            f"A pretrained model has its arguments from the zoo: leave out {', '.join(other)}. "
+            "Allowed beside pretrained: zoo, out_feats."
+        )
+    return MODELS[name].from_pretrained(pretrained, **arguments)

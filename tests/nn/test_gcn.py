@@ -1,0 +1,91 @@
+"""ResGCN against DGL's GraphConv and against the variances it promises."""
+
+from __future__ import annotations
+
+import dgl
+import pytest
+import torch
+from dgl import DGLGraph
+
+from dgl_deepgnn import ResGCN, ResGraphConv
+
+
+@pytest.mark.parametrize("norm", ["both", "right", "left", "none"])
+@pytest.mark.parametrize("in_feats", [3, 9])
+def test_stock_settings_are_a_stack_of_graphconv(graph: DGLGraph, norm: str, in_feats: int) -> None:
+    model = ResGCN(in_feats, 6, 4, 3, norm=norm, t=1, residual=None, init="glorot")
+    stock = [
+        dgl.nn.GraphConv(conv.in_feats, conv.out_feats, norm=norm, allow_zero_in_degree=True)
+        for conv in model.convs
+    ]
+    for ours, theirs in zip(model.convs, stock, strict=True):
+        torch.nn.init.normal_(ours.bias)
+        theirs.load_state_dict(ours.state_dict())
+    feat = torch.randn(graph.num_nodes(), in_feats)
+    expected = feat
+    for index, conv in enumerate(stock):
+        expected = conv(graph, expected.relu() if index else expected)
+    torch.testing.assert_close(model(graph, feat), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("norm", ["both", "right", "left", "none"])
+def test_edge_weights_are_those_of_graphconv(graph: DGLGraph, norm: str) -> None:
+    ours = ResGraphConv(3, 4, norm=norm, spectral_radius=1.0)
+    theirs = dgl.nn.GraphConv(3, 4, norm=norm, allow_zero_in_degree=True)
+    theirs.load_state_dict(ours.state_dict())
+    feat, weight = torch.randn(graph.num_nodes(), 3), torch.rand(graph.num_edges())
+    torch.testing.assert_close(
+        ours(graph, feat, weight), theirs(graph, feat, edge_weight=weight), rtol=1e-5, atol=1e-5
+    )
+
+
+def test_glorot_draws_are_those_of_graphconv() -> None:
+    torch.manual_seed(0)
+    ours = ResGraphConv(300, 100, init="glorot").weight
+    theirs = dgl.nn.GraphConv(300, 100).weight
+    bound = (6 / 400) ** 0.5
+    for weight in (ours, theirs):
+        assert weight.abs().max() <= bound
+        assert weight.var().item() == pytest.approx(bound**2 / 3, rel=0.03)
+
+
+def test_critical_variances() -> None:
+    torch.manual_seed(0)
+    model = ResGCN(250, 300, 200, 4, residual="scaled")
+    gains = [conv.in_feats * conv.weight.var(correction=0).item() for conv in model.convs]
+    assert gains == pytest.approx([2, 2, 2, 1], rel=0.03)
+    for conv in model.convs:
+        standardized = conv.weight / conv.weight.std()
+        assert (standardized**4).mean().item() == pytest.approx(3, rel=0.1)  # normal, not uniform
+        assert not conv.bias.any()
+
+
+def test_he_and_glorot_variances() -> None:
+    torch.manual_seed(0)
+    he = ResGCN(250, 300, 200, 3, residual=None, init="he")
+    assert [c.in_feats * c.weight.var().item() for c in he.convs] == pytest.approx(
+        [2] * 3, rel=0.03
+    )
+    glorot = ResGCN(250, 300, 200, 3, residual=None, init="glorot")
+    expected = [2 / 550, 2 / 600, 2 / 500]
+    assert [c.weight.var().item() for c in glorot.convs] == pytest.approx(expected, rel=0.03)
+
+
+def test_fixup_starts_only_the_branches_at_zero() -> None:
+    model = ResGCN(5, 6, 4, 5, residual="fixup")
+    assert [bool(conv.weight.any()) for conv in model.convs] == [True, False, False, False, True]
+    graphs = ResGCN(5, 6, 4, 3, residual="fixup", head="graph")
+    assert [bool(conv.weight.any()) for conv in graphs.convs] == [True, False, False]
+    assert graphs.head.linear.weight.any()
+
+
+def test_without_bias() -> None:
+    conv = ResGraphConv(3, 4, bias=False)
+    assert [name for name, _ in conv.named_parameters()] == ["weight"]
+    graph = dgl.graph(([0, 1], [1, 0]))
+    assert not conv(graph, torch.zeros(2, 3)).any()
+
+
+def test_prints_its_arguments() -> None:
+    text = str(ResGraphConv(3, 4, norm="left", t=0.25))
+    assert text == "ResGraphConv(in_feats=3, out_feats=4, norm=left, t=0.25)"
