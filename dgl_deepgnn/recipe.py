@@ -6,7 +6,7 @@ import copy
 import inspect
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -114,7 +114,7 @@ class ModelSection(_Section):
             if key not in allowed:
                 raise ValueError(f"{self.name} has no option {key!r}. {did_you_mean(key, allowed)}")
             try:
-                TypeAdapter(known[key]).validate_python(value)
+                self.options[key] = TypeAdapter(known[key]).validate_python(value)
             except ValidationError as error:
                 raise ValueError(
                     f"option {key!r}: {error.errors()[0]['msg']}, got {value!r}"
@@ -149,7 +149,8 @@ class OptimizerSection(_Section):
     @model_validator(mode="before")
     @classmethod
     def _one_number_for_all(cls, value: Any) -> Any:
-        if isinstance(value, Mapping) and isinstance(value.get("weight_decay"), int | float):
+        # YAML 1.1 reads 1e-4 as a string; pydantic makes a number of it.
+        if isinstance(value, Mapping) and isinstance(value.get("weight_decay"), int | float | str):
             decay = value["weight_decay"]
             return {**value, "weight_decay": {"branches": decay, "ends": decay}}
         return value
@@ -170,7 +171,7 @@ class TrainingSection(_Section):
     epochs: int | None = Field(None, ge=1)
     steps: int | None = Field(None, ge=1)
     """Instead of epochs."""
-    batch_size: int | None = Field(None, ge=1)
+    batch_size: int | None = Field(None, ge=1, lt=2**63)
     """Graphs per step; null: all at once."""
     clusters: int | None = Field(None, ge=2)
     """Cut one large graph into so many parts (METIS) to train on `batch_size` parts per step."""
@@ -256,7 +257,7 @@ def list_recipes() -> list[str]:
     return sorted(f.name[: -len(".yaml")] for f in folder.iterdir() if f.name.endswith(".yaml"))
 
 
-def load_recipe(source: str | Path, overrides: Mapping[str, Any] | list[str] = ()) -> Recipe:
+def load_recipe(source: str | Path, overrides: Mapping[str, Any] | Sequence[str] = ()) -> Recipe:
     """Read and check a recipe.
 
     Parameters

@@ -224,7 +224,7 @@ class _Trials:
             edges = {min(trials): best / ratio, max(trials): best * ratio}
             if best not in edges:
                 break
-            self.bar.total += self.spec.steps
+            self.bar.total = (self.bar.total or 0) + self.spec.steps
             trials[edges[best]] = self._trial(arm, edges[best], self.spec.selection_seed)
         best = min(trials, key=lambda rate: self._rank(trials[rate]))
         target = self.targets[0]
@@ -278,7 +278,7 @@ class _Trials:
         trials: dict[str, list[Trial]],
     ) -> dict[str, Any]:
         budget = self.spec.steps
-        arms = {}
+        arms: dict[str, dict[str, Any]] = {}
         for arm, (rate, grid) in chosen.items():
             scores = [trial.score for trial in trials[arm]]
             arms[arm] = {

@@ -71,18 +71,22 @@ def plot_speedup(path: Path, result: dict[str, Any]) -> None:
         # Where every seed has diverged there is nothing to draw.
         drawn = ~np.isnan(curves).all(axis=0)
         steps = np.flatnonzero(drawn) + 1
-        low, middle, high = np.nanquantile(curves[:, drawn], [0.25, 0.5, 0.75], axis=0)
+        low, middle, high = np.empty((3, 0))
+        if drawn.any():
+            low, middle, high = np.nanquantile(curves[:, drawn], [0.25, 0.5, 0.75], axis=0)
+        diverged = int(np.isnan(curves).any(axis=1).sum())
         label = f"{arm} (lr {facts['lr']:.2g})"
+        label += f", {diverged} of {len(curves)} seeds diverged" if diverged else ""
         (line,) = axes.plot(steps, middle, label=label, linewidth=2.4 if arm == PRINCIPLED else 1.4)
         axes.fill_between(steps, low, high, alpha=0.2, color=line.get_color(), linewidth=0)
     for target, share in zip(result["targets"], result["target_shares"], strict=True):
         axes.axhline(target, color="black", linestyle=":", linewidth=1)
         axes.annotate(
-            f"target: {share:.0%} of chance level",
+            f"target: {share:.3g} of\nchance level",
             (result["budget"], target),
-            xytext=(0, 3),
+            xytext=(4, 0),  # beside the axes, where no curve runs through it
             textcoords="offset points",
-            ha="right",
+            va="center",
             fontsize="small",
         )
     axes.set(
@@ -92,6 +96,9 @@ def plot_speedup(path: Path, result: dict[str, Any]) -> None:
         yscale="log",
         xlim=(1, result["budget"]),
     )
+    # An arm on its way to infinity would press the others into one line.
+    chance = result["targets"][0] / result["target_shares"][0]
+    axes.set_ylim(top=min(axes.get_ylim()[1], 10 * chance))
     axes.grid(alpha=0.3, which="both")
     axes.legend(fontsize="small")
     figure.savefig(path, dpi=150)
@@ -104,7 +111,9 @@ def _median_text(steps: list[int | None], budget: int) -> str:
     def text(value: float) -> str:
         return f"{value:g}" if math.isfinite(value) else f">{budget}"
 
-    return f"{text(middle)} ({text(values[0])}-{text(values[-1])})"
+    if values[0] == values[-1]:
+        return text(middle)
+    return f"{text(middle)} ({text(values[0])} to {text(values[-1])})"
 
 
 def speedup_csv(result: dict[str, Any]) -> str:

@@ -113,7 +113,7 @@ class _Collator:
         """Those graphs, in that order."""
         chosen = which.numpy()
         whole = len(chosen) == len(self._num_nodes) and (np.diff(chosen) == 1).all()
-        operator = self._operator if whole else self._operator.select(chosen)
+        operator = self._operator if whole else self._operator.select(chosen.tolist())
         nodes = concatenated_ranges(self._num_nodes, chosen)
         items = concatenated_ranges(self._num_items, chosen)
         edge_feat = None

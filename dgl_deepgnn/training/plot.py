@@ -24,8 +24,11 @@ def plot_losses(path: Path, title: str, losses: dict[int, list[float]]) -> None:
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     for seed, values in losses.items():
-        axes.plot(range(1, len(values) + 1), values, label=f"seed {seed}", linewidth=1.2)
+        marker = "o" if len(values) == 1 else None  # a line of one point would not be seen
+        steps = range(1, len(values) + 1)
+        axes.plot(steps, values, label=f"seed {seed}", linewidth=1.2, marker=marker)
     axes.set(title=title, xlabel="optimizer step", ylabel="training loss", yscale="log")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(alpha=0.3, which="both")
     axes.legend(fontsize="small", ncols=2)
     figure.savefig(path, dpi=150)

@@ -25,7 +25,10 @@ from dgl_deepgnn.training.files import load_tensors, save_tensors, write_json, w
 from dgl_deepgnn.training.plot import plot_losses
 from dgl_deepgnn.training.trainer import Step, Trainer, find_device, is_better
 
-__all__ = ["RunFolder", "new_folder", "summarize", "train"]
+__all__ = ["RunFolder", "make_folder", "new_folder", "summarize", "train"]
+
+
+CHECKPOINT = "checkpoint.safetensors"
 
 
 class RunFolder:
@@ -64,17 +67,7 @@ class RunFolder:
             If it exists (a run folder is never overwritten) or cannot be made.
         """
         facts = {"fingerprint": data.fingerprint(), **environment(device)}
-        try:
-            path.mkdir(parents=True)
-        except FileExistsError:
-            raise UserError(
-                f"{path} exists, and a run folder is never overwritten. Continue it with "
-                f"`--resume {path}`, or give another folder with --output."
-            ) from None
-        except OSError as error:
-            raise UserError(
-                f"{path} cannot be made ({error.strerror}). Give another folder with --output."
-            ) from None
+        make_folder(path)
         write_text(path / "recipe.yaml", recipe.to_yaml())
         write_json(path / "run.json", facts)
         return cls(path, recipe)
@@ -200,6 +193,7 @@ def train(
         for seed in recipe.seeds:
             if folder.result(seed) is None:
                 _train_seed(folder, data, seed, target_device, progress, tensorboard)
+            (folder.seed_folder(seed) / CHECKPOINT).unlink(missing_ok=True)
         _finish(folder, data)
     return folder
 
@@ -211,6 +205,27 @@ def new_folder(parent: Path, name: str) -> Path:
         number += 1
         path = parent / f"{name}-{number}"
     return path
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder that is not there yet.
+
+    Raises
+    ------
+    UserError
+        If it exists (it is never overwritten) or cannot be made.
+    """
+    try:
+        path.mkdir(parents=True)
+    except FileExistsError:
+        raise UserError(
+            f"{path} exists, and a run folder is never overwritten. Continue it with "
+            f"`--resume {path}`, or give another folder with --output."
+        ) from None
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be made ({error.strerror}). Give another folder with --output."
+        ) from None
 
 
 def summarize(values: list[float]) -> dict[str, Any]:
@@ -258,7 +273,7 @@ def _train_seed(
     recipe, place = folder.recipe, folder.seed_folder(seed)
     place.mkdir(exist_ok=True)
     trainer, best, seconds = Trainer(recipe, data, seed, device), _Best(), 0.0
-    checkpoint = place / "checkpoint.safetensors"
+    checkpoint = place / CHECKPOINT
     if checkpoint.exists():
         tensors, facts = load_tensors(checkpoint)
         trainer.load_state(tensors, facts["counters"])
@@ -315,7 +330,6 @@ def _train_seed(
     }
     save_tensors(place / "model.safetensors", best.weights, {"seed": seed})
     write_json(place / "result.json", result)
-    checkpoint.unlink()
 
 
 def _save_checkpoint(path: Path, trainer: Trainer, best: _Best, seconds: float) -> None:

@@ -1,0 +1,431 @@
+"""The speed-up record: its arithmetic by brute force, its protocol on a faked trainer."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dgl_deepgnn import speedup
+from dgl_deepgnn.data import load_data
+from dgl_deepgnn.errors import UserError
+from dgl_deepgnn.recipe import Recipe
+from dgl_deepgnn.speedup import (
+    Trial,
+    arms_of,
+    chance_loss,
+    compare_steps,
+    measure_speedup,
+    steps_to_target,
+)
+from dgl_deepgnn.training.trainer import Trainer
+
+QUICK = settings(max_examples=200, deadline=None)
+
+
+def recipe(data: str = "karate", **sections: Any) -> Recipe:
+    return Recipe.model_validate(
+        {
+            "name": "test",
+            "data": {"name": data},
+            "model": {"num_layers": 3, "hidden_feats": 8, "t": 0.5, **sections.pop("model", {})},
+            "training": {"epochs": 4, **sections.pop("training", {})},
+            "speedup": {
+                "steps": 10,
+                "seeds": [0, 1, 2],
+                "learning_rates": [0.001, 0.01, 0.1],
+                **sections.pop("speedup", {}),
+            },
+            **sections,
+        }
+    )
+
+
+# --- steps to a target ---
+
+
+@QUICK
+@given(st.lists(st.sampled_from([0.5, 1.0, 1.5]), max_size=12))
+def test_steps_to_target(losses: list[float]) -> None:
+    found = steps_to_target(losses, 1.0)
+    windows = [max(losses[i : i + 3]) <= 1.0 for i in range(len(losses) - 2)]
+    assert found == (windows.index(True) + 1 if any(windows) else None)
+
+
+def test_a_diverged_training_never_held() -> None:
+    assert steps_to_target([], 1.0) is None
+    assert steps_to_target([0.5, 0.5], 1.0) is None
+    assert steps_to_target([0.5, 0.5, math.nan], 1.0) is None
+    assert Trial("a", 0.1, 0, [1.0, 2.0], [], None).mean_loss(3) == math.inf
+    assert Trial("a", 0.1, 0, [1.0, 2.0], [], None).mean_loss(2) == 1.5
+
+
+# --- ratios ---
+
+steps = st.lists(st.none() | st.integers(1, 50), min_size=1, max_size=7)
+
+
+@settings(QUICK, max_examples=40)
+@given(steps, steps)
+def test_ratio_of_medians_and_censoring(slow: list, fast: list) -> None:
+    result = compare_steps(slow, fast, budget=50)
+
+    def half_never(values: list) -> bool:
+        return 2 * values.count(None) >= len(values)
+
+    if half_never(slow) and half_never(fast):
+        assert set(result.values()) == {None}
+        return
+    medians = [
+        float(np.median([50 if value is None else value for value in values]))
+        for values in (slow, fast)
+    ]
+    assert result["ratio"] == pytest.approx(medians[0] / medians[1])
+    assert result["low"] <= result["ratio"] * 1.0000001
+    assert result["ratio"] <= result["high"] * 1.0000001
+    expected = "lower" if half_never(slow) else "upper" if half_never(fast) else None
+    assert result["bound"] == expected
+
+
+@pytest.mark.parametrize(
+    ("slow", "fast"),
+    [
+        ([30, 34, 41], [5, 6, 9]),
+        ([30, 34, 41, 44], [5, 6, 9, 13]),
+        ([None, None, 80], [5, 6, 9]),
+        ([20, 20, 20], [10, 10, 10]),
+        ([7, 9, 30], [8, None, 10]),
+    ],
+)
+def test_interval_against_the_exact_bootstrap(slow: list, fast: list) -> None:
+    """All n**n resamples of each arm, equally likely: no random numbers at all."""
+
+    def medians(values: list) -> np.ndarray:
+        filled = [100 if value is None else value for value in values]
+        resamples = itertools.product(filled, repeat=len(filled))
+        return np.array([np.median(resample) for resample in resamples])
+
+    ratios = (medians(slow)[:, None] / medians(fast)[None]).ravel()
+    result = compare_steps(slow, fast, budget=100)
+    slack = 0.006  # four standard errors of a share of 0.025 in 10,000 resamples
+    for end, share in (("low", 0.025), ("high", 0.975)):
+        below = np.mean(ratios < result[end] * (1 - 1e-9))
+        up_to = np.mean(ratios <= result[end] * (1 + 1e-9))
+        assert below - slack <= share <= up_to + slack
+    assert result == compare_steps(slow, fast, budget=100)  # the same each time
+
+
+# --- arms ---
+
+
+def test_three_arms() -> None:
+    arms = arms_of(recipe(model={"t": "per-depth:2", "residual": "scaled"}))
+    assert arms == {
+        "stock": {"init": "glorot", "t": 1.0, "residual": None},
+        "usual practice": {"init": "glorot", "t": 1.0, "residual": "plain"},
+        "principled": {"init": "critical", "t": "per-depth:2", "residual": "scaled"},
+    }
+
+
+def test_ablation_has_all_eight_combinations() -> None:
+    arms = arms_of(recipe(), ablation=True)
+    usual = arms.pop("usual practice")
+    assert usual == {"init": "glorot", "t": 1.0, "residual": "plain"}
+    wanted = itertools.product(("glorot", "critical"), (1.0, 0.5), (None, "fixup"))
+    got = [(arm["init"], arm["t"], arm["residual"]) for arm in arms.values()]
+    assert sorted(map(str, got)) == sorted(map(str, wanted))
+    first, *_, last = arms
+    assert (first, last) == ("stock", "principled")
+    for name, arm in list(arms.items())[1:-1]:
+        words = set(name.split(" + "))
+        assert ("init" in words) == (arm["init"] == "critical")
+        assert ("aggregation" in words) == (arm["t"] == 0.5)
+        assert ("residual" in words) == (arm["residual"] == "fixup")
+
+
+# --- chance level ---
+
+
+@pytest.mark.parametrize("target", ["multiclass", "binary", "multilabel", "regression"])
+def test_chance_level(target: str) -> None:
+    karate = load_data("karate")
+    labels = {
+        "multiclass": torch.arange(34) % 4,
+        "binary": karate.labels,
+        "multilabel": torch.stack([karate.labels, 1 - karate.labels], dim=1),
+        "regression": torch.randn(34),
+    }[target]
+    outputs = {"multiclass": 4, "binary": 1, "multilabel": 2, "regression": 1}[target]
+    data = speedup.TaskData("t", karate.graphs, "node", target, labels, karate.splits, outputs)
+    train = labels[karate.splits[0]["train"]].double()
+    expected = {
+        "multiclass": math.log(4),
+        "binary": math.log(2),
+        "multilabel": math.log(2),
+        "regression": np.var(train.numpy()) if target == "regression" else None,
+    }[target]
+    loss = Trainer(recipe(), data, 0).loss
+    assert chance_loss(data, loss) == pytest.approx(expected, rel=1e-5)
+
+
+def test_chance_level_of_a_weighted_binary_loss() -> None:
+    karate = load_data("karate")
+    labels = torch.zeros(34, dtype=torch.long)
+    labels[[0, 3, 9]] = 1  # one of the six for training
+    data = speedup.TaskData("t", karate.graphs, "node", "binary", labels, karate.splits, 1)
+    loss = Trainer(recipe(training={"class_weights": "balanced"}), data, 0).loss
+    # Five negatives and a positive that weighs five, each log 2, over six.
+    assert chance_loss(data, loss) == pytest.approx(10 / 6 * math.log(2), rel=1e-5)
+
+
+# --- the protocol, on a faked trainer ---
+
+Outcome = Callable[[str, float, int], list[float]]
+
+
+@pytest.fixture
+def faked(monkeypatch: pytest.MonkeyPatch):
+    """Function that replaces training by an outcome; returns the list of trials made."""
+
+    def fake(outcome: Outcome) -> list[tuple[str, float, int]]:
+        made: list[tuple[str, float, int]] = []
+
+        def train(self: speedup._Trials, arm: str, rate: float, seed: int) -> Trial:
+            made.append((arm, rate, seed))
+            losses = outcome(arm, rate, seed)
+            score = 0.5 if len(losses) == 10 else None
+            return Trial(arm, rate, seed, losses, [0.25] * len(losses), score)
+
+        monkeypatch.setattr(speedup._Trials, "_train", train)
+        return made
+
+    return fake
+
+
+def reach(step: int | None, level: float = 0.0) -> list[float]:
+    """Ten losses that are at most 0.1 from a step on; before, or never, a level above."""
+    return [0.01 if step is not None and number >= step else 1.0 + level for number in range(1, 11)]
+
+
+def measure(folder: Path, spec: Recipe | None = None, **options: Any) -> dict[str, Any]:
+    return measure_speedup(spec or recipe(), folder, progress=False, **options)[1]
+
+
+def test_record(tmp_path: Path, faked: Any) -> None:
+    def outcome(arm: str, rate: float, seed: int) -> list[float]:
+        if rate != 0.01:
+            return reach(None)
+        steps = {"stock": [None] * 3, "usual practice": [8, 6, 7], "principled": [2, 4, 3]}
+        return reach(9 if seed == 1000 else steps[arm][seed])
+
+    made = faked(outcome)
+    result = measure(tmp_path / "r")
+    # Learning rates on the held-back seed, the reported seeds with the chosen one only.
+    assert {(arm, seed) for arm, rate, seed in made if rate != 0.01} == {
+        (arm, 1000) for arm in ("stock", "usual practice", "principled")
+    }
+    assert len(made) == len(set(made)) == 3 * (3 + 3)
+    assert result["seeds"] == [0, 1, 2] and result["budget"] == 10
+    assert result["targets"] == pytest.approx([0.5 * math.log(2), 0.1 * math.log(2)], abs=1e-6)
+    arms = result["arms"]
+    assert arms["stock"]["steps"] == [[None] * 3] * 2
+    assert arms["usual practice"]["steps"] == [[8, 6, 7]] * 2
+    assert arms["principled"]["steps"] == [[2, 4, 3]] * 2
+    assert arms["principled"]["seconds"] == [[0.5, 1.0, 0.75]] * 2
+    assert arms["principled"]["lr"] == 0.01
+    assert arms["principled"]["lr_grid"] == {"0.001": None, "0.01": None, "0.1": None}
+    assert arms["principled"]["mean_loss"][0] == pytest.approx((1 + 9 * 0.01) / 10)
+    stock, usual = (result["speedups"][f"principled vs {x}"] for x in ("stock", "usual practice"))
+    assert stock[0]["ratio"] == pytest.approx(10 / 3) and stock[0]["bound"] == "lower"
+    assert usual[0]["ratio"] == pytest.approx(7 / 3) and usual[0]["bound"] is None
+    assert json.loads((tmp_path / "r" / "speedup.json").read_text()) == result
+
+    rows = list(csv.DictReader((tmp_path / "r" / "speedup.csv").open()))
+    assert len(rows) == 9
+    first, second = (f"{target:.4g}" for target in result["targets"])
+    for row in rows:
+        index = [0, 1, 2].index(int(row["seed"]))
+        facts = arms[row["arm"]]
+        assert row["recipe"] == "test" and float(row["lr"]) == facts["lr"]
+        for number, target in enumerate((first, second)):
+            for kind in ("steps", "seconds"):
+                value = facts[kind][number][index]
+                assert row[f"{kind}_to_{target}"] == ("" if value is None else str(value))
+        assert float(row["mean_loss"]) == facts["mean_loss"][index]
+        assert float(row["test_roc_auc"]) == 0.5
+    assert (tmp_path / "r" / "speedup.png").stat().st_size > 10_000
+
+
+def test_grid_marks_of_the_held_back_seed(tmp_path: Path, faked: Any) -> None:
+    faked(lambda arm, rate, seed: reach({0.001: None, 0.01: 4, 0.1: 6}[rate]))
+    facts = measure(tmp_path / "r")["arms"]["stock"]
+    assert facts["lr_grid"] == {"0.001": None, "0.01": 4, "0.1": 6} and facts["lr"] == 0.01
+
+
+@pytest.mark.parametrize(
+    ("best", "tried", "chosen"),
+    [
+        (0.01, [0.001, 0.01, 0.1], 0.01),
+        (1.0, [0.001, 0.01, 0.1, 1.0, 10.0], 1.0),
+        (1e-4, [1e-5, 1e-4, 0.001, 0.01, 0.1], 1e-4),
+        (1e9, [0.001, 0.01, 0.1, 1.0, 10.0, 100.0], 100.0),  # three widenings at most
+    ],
+)
+def test_grid_is_widened_at_its_edge(
+    tmp_path: Path, faked: Any, best: float, tried: list[float], chosen: float
+) -> None:
+    # Nobody reaches the target: the lowest mean loss decides.
+    made = faked(lambda arm, rate, seed: reach(None, abs(math.log10(rate / best))))
+    result = measure(tmp_path / "r")
+    held_back = sorted(rate for arm, rate, seed in made if arm == "stock" and seed == 1000)
+    assert held_back == pytest.approx(tried)
+    assert result["arms"]["stock"]["lr"] == pytest.approx(chosen)
+    assert len(result["arms"]["stock"]["lr_grid"]) == len(tried)
+
+
+def test_one_learning_rate_is_a_grid_with_two_edges(tmp_path: Path, faked: Any) -> None:
+    made = faked(lambda arm, rate, seed: reach(None, abs(math.log10(rate / 0.1))))
+    result = measure(tmp_path / "r", recipe(speedup={"learning_rates": [0.1]}))
+    assert result["arms"]["stock"]["lr"] == 0.1
+    rates = sorted({rate for _, rate, _ in made})
+    assert rates == pytest.approx([0.1 / 10**0.5, 0.1, 0.1 * 10**0.5])
+
+
+def test_first_target_decides_before_the_mean_loss(tmp_path: Path, faked: Any) -> None:
+    def outcome(arm: str, rate: float, seed: int) -> list[float]:
+        early_then_worse = [1.0, 0.3, 0.3, 0.3, *[9.0] * 6]
+        return early_then_worse if rate == 0.01 else reach(5)
+
+    faked(outcome)
+    assert measure(tmp_path / "r")["arms"]["stock"]["lr"] == 0.01
+
+
+def test_diverged_arms(tmp_path: Path, faked: Any) -> None:
+    def outcome(arm: str, rate: float, seed: int) -> list[float]:
+        if arm == "stock":
+            return []
+        if arm == "usual practice":
+            return [1.0, 2.0] if seed == 1 or rate == 0.1 else reach(5)
+        return reach(2)
+
+    faked(outcome)
+    result = measure(tmp_path / "r")
+    assert result["arms"]["stock"]["mean_loss"] == [None] * 3
+    assert result["arms"]["stock"]["score"] == [None] * 3
+    assert result["arms"]["usual practice"]["steps"][0] == [5, None, 5]
+    assert result["arms"]["usual practice"]["lr"] != 0.1
+    assert result["speedups"]["principled vs stock"][0]["bound"] == "lower"
+    text = (tmp_path / "r" / "speedup.json").read_text()
+    assert "Infinity" not in text and "NaN" not in text
+    assert (tmp_path / "r" / "speedup.png").stat().st_size > 10_000
+
+
+class Killed(BaseException):
+    pass
+
+
+def test_resume_keeps_finished_trials(tmp_path: Path, faked: Any) -> None:
+    def good(arm: str, rate: float, seed: int) -> list[float]:
+        return reach({"stock": 7, "usual practice": 5, "principled": 2}[arm] + seed % 2)
+
+    whole_trials = list(faked(good))
+    expected = measure(tmp_path / "whole")
+    folder, done, total = tmp_path / "cut", 0, 0
+    for after in (1, 4, 4, 5, 100):
+
+        def dying(arm: str, rate: float, seed: int) -> list[float]:
+            if len(made) > after:  # noqa: B023
+                raise Killed
+            return good(arm, rate, seed)
+
+        made = faked(dying)
+        try:
+            result = measure(folder, resume=folder.exists())
+            total += len(made)
+        except Killed:
+            total += len(made) - 1
+        done = len(list((folder / "trials").iterdir()))
+        assert done == total
+    assert result == expected
+    assert len(whole_trials) == 0 and total == 3 * 3 + 3 * 3 + 3 * len(
+        set(result["arms"]["stock"]["lr_grid"]) - {"0.001", "0.01", "0.1"}
+    )
+
+
+def test_resume_with_ablation_adds_the_other_arms(tmp_path: Path, faked: Any) -> None:
+    first = faked(lambda arm, rate, seed: reach(3))
+    measure(tmp_path / "r")
+    made = faked(lambda arm, rate, seed: reach(3))
+    result = measure(tmp_path / "r", ablation=True, resume=True)
+    assert len(result["arms"]) == 9
+    assert not {arm for arm, _, _ in first} & {arm for arm, _, _ in made}
+    assert len({arm for arm, _, _ in made}) == 6
+
+
+def test_refusals(tmp_path: Path, faked: Any) -> None:
+    faked(lambda arm, rate, seed: reach(3))
+    measure(tmp_path / "r")
+    with pytest.raises(UserError, match="never overwritten"):
+        measure(tmp_path / "r")
+    with pytest.raises(UserError, match="another recipe"):
+        measure(tmp_path / "r", recipe(speedup={"steps": 11}), resume=True)
+    with pytest.raises(UserError, match="is not a run folder"):
+        measure(tmp_path, resume=True)
+    with pytest.raises(UserError, match="say which folder"):
+        measure(None, resume=True)
+    with pytest.raises(UserError, match="--device"):
+        measure(tmp_path / "new", device="cuda:77")
+    with pytest.raises(speedup.DGLError, match="alpha"):
+        measure(tmp_path / "new", recipe(model={"options": {"alpha": 3}}))
+    assert not (tmp_path / "new").exists()
+
+
+# --- a real one ---
+
+
+def test_real_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every trial is the recipe's training with the arm's model, its rate, and no schedule."""
+    spec = recipe(
+        schedule={"name": "cosine", "warmup_steps": 3},
+        optimizer={"weight_decay": 0.01},
+        speedup={"steps": 6, "seeds": [0, 1], "learning_rates": [0.01, 0.1]},
+    )
+    result = measure(tmp_path / "r", spec)
+    for arm, changes in arms_of(spec).items():
+        facts = result["arms"][arm]
+        assert facts["model"] == changes
+        for index, seed in enumerate((0, 1)):
+            single = recipe(
+                model=changes,
+                optimizer={"weight_decay": 0.01, "lr": facts["lr"]},
+                training={"epochs": 6},
+            )
+            trainer = Trainer(single, load_data("karate"), seed)
+            losses = [step.loss for _ in range(6) for step in trainer.run_epoch()]
+            assert facts["losses"][index] == pytest.approx(losses, abs=1e-6)
+            assert facts["score"][index] == trainer.evaluate()["test"]["roc_auc"]
+    again = measure(tmp_path / "again", spec)
+    timeless = [
+        {arm: {**facts, "seconds": None} for arm, facts in record["arms"].items()}
+        for record in (result, again)
+    ]
+    assert timeless[0] == timeless[1]
+
+
+def test_real_divergence_is_recorded(tmp_path: Path) -> None:
+    spec = recipe(speedup={"steps": 5, "seeds": [0], "learning_rates": [1e30, 1e31]})
+    result = measure(tmp_path / "r", spec)
+    for facts in result["arms"].values():
+        assert facts["steps"] == [[None], [None]]
+        assert facts["score"] == [None] or facts["lr"] < 1e30
+    assert result["speedups"]["principled vs stock"][0]["ratio"] is None
