@@ -9,14 +9,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
+import dgl
 import typer
 from dgl import DGLError
 
+from dgl_deepgnn.cli_hub import add_commands
+from dgl_deepgnn.data import load_data
+from dgl_deepgnn.diagnostics import diagnose
 from dgl_deepgnn.errors import UserError
 from dgl_deepgnn.recipe import Recipe, json_schema, list_recipes, load_recipe
 from dgl_deepgnn.speedup import measure_speedup
 from dgl_deepgnn.speedup_report import describe_speedup
-from dgl_deepgnn.training import RunFolder, train
+from dgl_deepgnn.training import RunFolder, build_model, train
+from dgl_deepgnn.training.files import write_json
+from dgl_deepgnn.training.run import make_folder, new_folder
 
 __all__ = ["app", "run"]
 
@@ -91,6 +97,36 @@ def speedup_command(
     _print(text, {"folder": str(path), **result}, as_json)
 
 
+@app.command("diagnose")
+def diagnose_command(
+    recipe: RecipeName,
+    overrides: Overrides = None,
+    output: Output = None,
+    draws: Annotated[int, typer.Option(min=1, help="Random initializations.")] = 10,
+    as_json: Json = False,
+) -> None:
+    """Measure a recipe's network at initialization: signal, gradient, correlation by layer."""
+    loaded = load_recipe(recipe, overrides or [])
+    data = load_data(loaded.data.name, **loaded.data.options)
+    model = build_model(loaded.model, data)
+    graph = dgl.batch(data.graphs)
+    feat, edge_feat = graph.ndata["feat"], graph.edata.get("feat")
+    operator = model.operator(graph)
+    result = diagnose(
+        model,
+        graph,
+        feat,
+        forward=lambda model: model(operator, feat, edge_feat=edge_feat),
+        draws=draws,
+    )
+    path = output or new_folder(Path("runs"), f"{loaded.name}.diagnosis")
+    make_folder(path)
+    result.plot(path / "diagnosis.png")
+    write_json(path / "diagnosis.json", result.to_dict())
+    text = f"{result.table()}\nPlot and figures: {path}"
+    _print(text, {"folder": str(path), **result.to_dict()}, as_json)
+
+
 recipes = typer.Typer(help="List and show recipes.", no_args_is_help=True)
 app.add_typer(recipes, name="recipes")
 
@@ -114,6 +150,9 @@ def recipes_show(recipe: RecipeName, overrides: Overrides = None, as_json: Json 
 def recipes_schema() -> None:
     """Print the JSON Schema of recipes, for editors."""
     print(json_schema(), end="")
+
+
+add_commands(app)
 
 
 @app.command()

@@ -1,0 +1,142 @@
+"""The commands of the zoo: publish, models, download, evaluate, predict."""
+
+from __future__ import annotations
+
+import json
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dgl_deepgnn import hub
+from dgl_deepgnn.hub.index import Entry
+from dgl_deepgnn.speedup_report import describe_ratio
+
+__all__ = ["add_commands", "models_table"]
+
+Name = Annotated[str, typer.Argument(help="A model's name, see `dgl-deepgnn models`.")]
+Zoo = Annotated[
+    str | None,
+    typer.Option(
+        help="The zoo: a folder or an http(s) address. By default DGL_DEEPGNN_ZOO, else the "
+        "zoo that comes with the package."
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+class Dtype(str, Enum):
+    """How weights are stored."""
+
+    fp32 = "fp32"
+    fp16 = "fp16"
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Register the commands."""
+    for name, command in (
+        ("publish", publish_command),
+        ("models", models_command),
+        ("download", download_command),
+        ("evaluate", evaluate_command),
+        ("predict", predict_command),
+    ):
+        app.command(name)(command)
+
+
+def publish_command(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    speedup: Annotated[
+        Path | None, typer.Option(help="Folder of its speed-up record; by default RUN.speedup.")
+    ] = None,
+    zoo: Zoo = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Replace the model of that name.")
+    ] = False,
+    dtype: Annotated[Dtype, typer.Option(help="How the weights are stored.")] = Dtype.fp32,
+    licence: Annotated[
+        str, typer.Option(help="Of the weights, as an SPDX identifier.")
+    ] = "Apache-2.0",
+    as_json: Json = False,
+) -> None:
+    """Turn a run and its speed-up record into a model of a zoo."""
+    folder = hub.publish(run, speedup, zoo, replace=replace, dtype=dtype.value, licence=licence)
+    _print(f"Published: {folder}", {"folder": str(folder)}, as_json)
+
+
+def models_command(
+    pattern: Annotated[str, typer.Argument(help="For example 'resgcn*.cora'.")] = "*",
+    zoo: Zoo = None,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print a Markdown table, as in README.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """List the published models."""
+    place = hub.open_zoo(zoo)
+    index = place.index()
+    entries = {name: index.models[name] for name in index.names(pattern)}
+    content = {name: entry.model_dump(mode="json") for name, entry in entries.items()}
+    text = models_table(entries, markdown) if entries else f"{place.location}: no such model."
+    _print(text, content, as_json)
+
+
+def download_command(name: Name, zoo: Zoo = None, as_json: Json = False) -> None:
+    """Put a model's files into the cache, checked, and print where they are."""
+    folder = hub.download(name, zoo)
+    _print(str(folder), {"folder": str(folder)}, as_json)
+
+
+def evaluate_command(name: Name, zoo: Zoo = None, as_json: Json = False) -> None:
+    """Compute a model's metric anew and compare it with the record; exit code 1 if it differs."""
+    result = hub.evaluate(name, zoo)
+    verdict = "agrees with" if result["agrees"] else "DIFFERS from"
+    text = (
+        f"{name} on {result['data']}, test part of seed {result['seed']}: {result['metric']} "
+        f"{result['recomputed']:.6g} {verdict} the record, {result['recorded']:.6g}."
+    )
+    _print(text, result, as_json)
+    if not result["agrees"]:
+        raise typer.Exit(1)
+
+
+def predict_command(
+    name: Name,
+    graph: Annotated[Path, typer.Option(help="File written by dgl.save_graphs.")],
+    output: Annotated[Path, typer.Option(help="CSV to write.")],
+    zoo: Zoo = None,
+    scaling: Annotated[
+        bool, typer.Option("--scaling/--no-scaling", help="Scale raw features as in training.")
+    ] = True,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the CSV.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Predict for every node, edge or graph of a file, and write a CSV."""
+    rows = hub.predict(name, graph, output, zoo, scaling=scaling, force=force)
+    _print(f"{rows} predictions: {output}", {"rows": rows, "output": str(output)}, as_json)
+
+
+def models_table(entries: dict[str, Entry], markdown: bool = False) -> str:
+    """Table of models: result, depth, size, speed-up."""
+    pairs = list(dict.fromkeys(pair for entry in entries.values() for pair in entry.speedup))
+    header = ["model", "test metric", "mean", "std", "seeds", "depth", "parameters", "size"]
+    rows = [[*header, *[f"speed-up {pair}" for pair in pairs]]]
+    for name, entry in entries.items():
+        row = [name, entry.metric, f"{entry.mean:.4f}"]
+        row += ["-" if entry.std is None else f"{entry.std:.4f}", str(entry.n)]
+        row += [str(entry.depth), f"{entry.parameters:,}", f"{entry.size / 1e6:.2f} MB"]
+        for pair in pairs:
+            ratio = entry.speedup.get(pair)
+            row.append("-" if ratio is None else describe_ratio(ratio.model_dump()))
+        rows.append(row)
+    if markdown:
+        rows.insert(1, ["---"] * len(rows[0]))
+        return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in rows]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _print(text: str, content: Any, as_json: bool) -> None:
+    print(json.dumps(content, indent=2) if as_json else text)

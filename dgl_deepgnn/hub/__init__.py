@@ -1,0 +1,19 @@
+"""The zoo: publish, download, verify and use trained models."""
+
+from dgl_deepgnn.hub.errors import ZooError
+from dgl_deepgnn.hub.evaluation import evaluate
+from dgl_deepgnn.hub.load import download, from_pretrained, list_pretrained
+from dgl_deepgnn.hub.prediction import predict
+from dgl_deepgnn.hub.publishing import publish
+from dgl_deepgnn.hub.store import open_zoo
+
+__all__ = [
+    "ZooError",
+    "download",
+    "evaluate",
+    "from_pretrained",
+    "list_pretrained",
+    "open_zoo",
+    "predict",
+    "publish",
+]

@@ -1,0 +1,200 @@
+"""The model card: README.md of a published model, written from its files alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from dgl_deepgnn.hub.config import Config
+from dgl_deepgnn.speedup_report import describe_ratio
+
+__all__ = ["model_card"]
+
+
+def model_card(config: Config, metrics: dict[str, Any], speedups: dict[str, Any]) -> str:
+    """Markdown text with results, early training, use, limits and provenance.
+
+    Parameters
+    ----------
+    config : Config
+        Content of ``config.json``.
+    metrics, speedups : dict
+        Content of ``metrics.json`` and ``speedup.json``.
+
+    Returns
+    -------
+    str
+        The same text for the same content.
+    """
+    sections = [
+        _head(config, metrics),
+        _results(config, metrics),
+        _early_training(speedups),
+        _use(config),
+        _limits(config, metrics),
+        _provenance(config),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _head(config: Config, metrics: dict[str, Any]) -> str:
+    arguments, data = config.model.arguments, config.data
+    facts = {
+        "architecture": config.model.name,
+        "depth": f"{arguments['num_layers']} graph convolutions",
+        "width": arguments["hidden_feats"],
+        "parameters": f"{metrics['parameters']:,}",
+        "task": f"{data.level} {data.target}: {data.description or data.name}",
+        "initialization": arguments["init"],
+        "residual aggregation": f"t = {arguments['t']}",
+        "residual connections": arguments["residual"] or "none",
+        "normalization layers": arguments["norm_layer"],
+        "dropout": f"{arguments['dropout']:g}",
+        "weights": f"safetensors, {config.weights.dtype}, of seed {config.weights.seed}",
+        "licence": config.licence,
+    }
+    description = f"{config.recipe.description.strip()}\n\n" if config.recipe.description else ""
+    return f"# {config.name}\n\n{description}{_table(['', ''], list(facts.items()))}"
+
+
+def _results(config: Config, metrics: dict[str, Any]) -> str:
+    name, own = metrics["metric"], metrics["weights"]
+    rows = [
+        (metric, _number(test["mean"]), "-" if test["std"] is None else _number(test["std"]))
+        for metric, test in metrics["test"].items()
+    ]
+    seeds = [
+        (result["seed"], result["best_epoch"], result["val"][name], result["test"][name])
+        for result in metrics["seeds"]
+    ]
+    splits = config.data.splits
+    which = "one fixed split" if splits == 1 else f"{splits} splits, seed s on split s mod {splits}"
+    return (
+        f"## Results\n\nTest part, {len(seeds)} seeds, {which}. Weights are those of the epoch "
+        f"with the best validation {name}; the test part chooses nothing.\n\n"
+        f"{_table(['metric', 'mean', 'standard deviation'], rows)}\n\n"
+        f"{_table(['seed', 'best epoch', f'validation {name}', f'test {name}'], seeds)}\n\n"
+        f"The published weights, as stored, are of seed {own['seed']}, the best by validation: "
+        f"test {name} {_number(own['test'][name])}.\n\n![Training loss by step](loss.png)"
+    )
+
+
+def _early_training(speedups: dict[str, Any]) -> str:
+    budget, targets = speedups["budget"], speedups["targets"]
+    shares = [f"{share:.0%}" for share in speedups["target_shares"]]
+    header = ["arm", "learning rate", *[f"steps to {share} of chance" for share in shares]]
+    arms = [
+        (arm, f"{facts['lr']:.2g}", *[_median(steps, budget) for steps in facts["steps"]])
+        for arm, facts in speedups["arms"].items()
+    ]
+    ratios = [
+        (pair, *[describe_ratio(ratio) for ratio in values])
+        for pair, values in speedups["speedups"].items()
+    ]
+    return (
+        "## Early training\n\n"
+        "Optimizer steps to a training loss of "
+        + " and ".join(f"{target:.3g}" for target in targets)
+        + f", held for three steps; medians of {len(speedups['seeds'])} seeds, budget {budget} "
+        "steps, every arm at its own best learning rate from the same grid.\n\n"
+        f"{_table(header, arms)}\n\n"
+        "Speed-up: ratio of medians with a bootstrap 95 % interval; `>` marks a lower bound, "
+        "where the other arm does not get there within the budget.\n\n"
+        f"{_table(['speed-up', *[f'to {share}' for share in shares]], ratios)}\n\n"
+        "![Training loss by step and arm](speedup.png)"
+    )
+
+
+def _use(config: Config) -> str:
+    edge = ", edge_feat=graph.edata['feat']" if config.model.arguments.get("edge_feats") else ""
+    scaled = any(entry["transform"] != "none" for entry in config.data.features.values())
+    scaling = (
+        "graph = apply_scaling(graph, model.pretrained['data']['features'])  # as in training\n"
+        if scaled
+        else ""
+    )
+    imports = "from dgl_deepgnn.data import apply_scaling\n" if scaled else ""
+    return (
+        "## Use\n\n```python\n"
+        f"{imports}from dgl_deepgnn.hub import from_pretrained\n\n"
+        f'model = from_pretrained("{config.name}")  # in evaluation mode\n'
+        f"{scaling}scores = model(graph, graph.ndata['feat']{edge})\n"
+        f'tuned = from_pretrained("{config.name}", out_feats=5)  # a new head, to be trained\n'
+        "```\n\n```sh\n"
+        f"dgl-deepgnn evaluate {config.name}\n"
+        f"dgl-deepgnn predict {config.name} --graph graphs.bin --output predictions.csv\n```"
+    )
+
+
+def _limits(config: Config, metrics: dict[str, Any]) -> str:
+    arguments, data = config.model.arguments, config.data
+    lines = [
+        f"Meant for research on deep graph networks and as a start for fine-tuning on data like "
+        f"{data.name}; not for decisions about people, and not tested in any product.",
+        f"Input: homogeneous graphs with {arguments['in_feats']} node features"
+        + (f" and {arguments['edge_feats']} edge features" if arguments.get("edge_feats") else "")
+        + (", every node with a self-loop" if data.self_loops else "")
+        + ". Features must be scaled as in training; `predict` does that.",
+        f"Trained and scored on {data.name} alone. What it does on other data is not known.",
+    ]
+    if not data.inductive:
+        lines.append(
+            f"Transductive: the graph, with the features of the test {data.level}s, was there "
+            "during training. On graphs never seen, expect less."
+        )
+    spread = metrics["test"][metrics["metric"]]["std"]
+    if spread is not None:
+        lines.append(
+            f"Another seed moves the test {metrics['metric']} by {_number(spread)} (standard "
+            "deviation): smaller differences to other models say nothing."
+        )
+    if arguments["norm_layer"] != "none":
+        lines.append(f"Uses {arguments['norm_layer']} normalization: see the description above.")
+    return "## Intended use and limits\n\n" + "\n".join(f"- {line}" for line in lines)
+
+
+def _provenance(config: Config) -> str:
+    data, environment = config.data, config.environment
+    facts = {
+        "data": data.name,
+        "data options": _plain(data.options) or "defaults",
+        "data licence": data.licence or "not stated",
+        "data citation": data.citation or "not stated",
+        "data fingerprint (SHA-256)": f"`{data.fingerprint}`",
+        **{key.replace("_", " "): _plain(value) for key, value in data.facts.items()},
+        "versions": _plain(environment.get("versions", {})),
+        "trained on": f"{environment.get('device')}, {environment.get('threads')} threads",
+        "seeds": _plain(config.seeds),
+    }
+    return (
+        f"## Provenance\n\n{_table(['', ''], list(facts.items()))}\n\n"
+        f"Cite as: {config.citation}.\n\n"
+        "The recipe, with every default, is in `config.json`; `index.json` of the zoo has the "
+        "SHA-256 of every file."
+    )
+
+
+def _median(steps: list[int | None], budget: int) -> str:
+    middle = np.median([np.inf if step is None else step for step in steps])
+    return f"{middle:g}" if np.isfinite(middle) else f"> {budget}"
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_plain(entry)}" for key, entry in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(_plain, value))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _number(value: float) -> str:
+    return f"{value:.4f}"
+
+
+def _table(header: list[str], rows: list[Any]) -> str:
+    def text(cell: Any) -> str:
+        return _number(cell) if isinstance(cell, float) else str(cell).replace("|", "\\|")
+
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(map(text, line))} |" for line in lines)

@@ -1,0 +1,315 @@
+"""From a run and its speed-up record to an entry of a zoo, atomically."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from filelock import FileLock
+from torch import Tensor
+
+import dgl_deepgnn
+from dgl_deepgnn.data import TaskData, load_data
+from dgl_deepgnn.hub.card import model_card
+from dgl_deepgnn.hub.config import (
+    Config,
+    DataFacts,
+    ModelFacts,
+    WeightFacts,
+    has_self_loops,
+    load_model,
+    read_config,
+)
+from dgl_deepgnn.hub.errors import ZooError
+from dgl_deepgnn.hub.evaluation import FP16_TOLERANCE, TOLERANCE, agrees, score_model
+from dgl_deepgnn.hub.index import CONFIG, METRICS, WEIGHTS, Entry, FileFacts, Index, Ratio
+from dgl_deepgnn.hub.store import INDEX, OLD, FolderZoo, open_zoo
+from dgl_deepgnn.speedup_report import PRINCIPLED
+from dgl_deepgnn.training import RunFolder
+from dgl_deepgnn.training.files import load_tensors, save_tensors, write_json, write_text
+from dgl_deepgnn.training.run import summarize
+
+__all__ = ["publish"]
+
+STAGING = ".staging-"
+LOADER_FACTS = ("citation", "licence", "description", "options", "features")
+"""Of `TaskData.info`: they have their own keys in the config."""
+
+
+def publish(
+    run: str | Path,
+    speedup: str | Path | None = None,
+    zoo: str | Path | None = None,
+    *,
+    replace: bool = False,
+    dtype: Literal["fp32", "fp16"] = "fp32",
+    licence: str = "Apache-2.0",
+) -> Path:
+    """Turn a finished run and its speed-up record into an entry of a zoo.
+
+    The entry is named after the recipe. The published weights are those of the seed with the
+    best validation score; their test metric is computed anew before anything is written. A
+    crash at any moment leaves the zoo as it was.
+
+    Parameters
+    ----------
+    run : Path
+        Folder written by :func:`dgl_deepgnn.training.train`.
+    speedup : Path, optional
+        Folder written by :func:`dgl_deepgnn.speedup.measure_speedup`; by default ``RUN.speedup``.
+    zoo : str or Path, optional
+        The zoo's folder (made if need be); by default see :func:`open_zoo`.
+    replace : bool
+        Whether an entry of that name may be replaced.
+    dtype : {"fp32", "fp16"}
+        How the weights are stored. They load as float32 either way.
+    licence : str
+        Of the weights, as an SPDX identifier.
+
+    Returns
+    -------
+    Path
+        The entry's folder.
+
+    Raises
+    ------
+    ZooError
+        If the run is not finished, the speed-up record is missing or of another recipe or
+        data, the name is taken, or the weights do not reproduce the recorded metric (to a
+        relative 0.002; stored as fp16, to 0.01).
+    """
+    target = _folder_to_write(zoo)
+    folder = RunFolder.open(Path(run))
+    recipe = folder.recipe
+    name = recipe.name
+    record = _open_speedup(folder, Path(speedup) if speedup else Path(f"{folder.path}.speedup"))
+    summary = _finished(folder)
+    _check_free(target, name, replace)
+    data = load_data(recipe.data.name, **recipe.data.options)
+    RunFolder.open(folder.path, data)  # holds the fingerprint to the run's
+    config = _config(folder, data, dtype, licence, summary["best_seed"])
+    with _locked(target), _staging(target.path / f"{STAGING}{name}") as staging:
+        _check_free(target, name, replace)
+        tensors, _ = load_tensors(folder.path / WEIGHTS)
+        save_tensors(staging / WEIGHTS, _cast(tensors, dtype), {"seed": config.weights.seed})
+        metrics = {**summary, "weights": _reproduce(config, staging, data, summary)}
+        write_json(staging / CONFIG, config.model_dump(mode="json"))
+        write_json(staging / METRICS, metrics)
+        for file in ("speedup.json", "speedup.csv", "speedup.png"):
+            shutil.copyfile(record / file, staging / file)
+        shutil.copyfile(folder.path / "loss.png", staging / "loss.png")
+        speedups = json.loads((record / "speedup.json").read_text())
+        write_text(staging / "README.md", model_card(config, metrics, speedups))
+        _swap_in(target, name, staging, make_entry(staging, config, metrics, speedups))
+    return target.path / name
+
+
+def make_entry(folder: Path, config: Config, metrics: dict[str, Any], speedups: Any) -> Entry:
+    """Index entry of a folder with its files."""
+    test = metrics["test"][metrics["metric"]]
+    return Entry(
+        files={file.name: FileFacts.of(file) for file in sorted(folder.iterdir())},
+        architecture=config.model.name,
+        depth=config.model.arguments["num_layers"],
+        parameters=metrics["parameters"],
+        data=config.data.name,
+        metric=metrics["metric"],
+        **test,
+        target_share=speedups["target_shares"][0],
+        speedup={
+            pair.removeprefix(f"{PRINCIPLED} "): Ratio(**ratios[0])
+            for pair, ratios in speedups["speedups"].items()
+        },
+    )
+
+
+def _folder_to_write(zoo: str | Path | None) -> FolderZoo:
+    target = open_zoo(zoo)
+    if not isinstance(target, FolderZoo):
+        raise ZooError(f"The zoo {target.location} is an address; publish into a folder (--zoo).")
+    return target
+
+
+def _open_speedup(run: RunFolder, path: Path) -> Path:
+    if not (path / "speedup.json").exists():
+        how = f"--resume {path}" if path.exists() else f"{run.path}/recipe.yaml --output {path}"
+        raise ZooError(
+            f"There is no finished speed-up record at {path}. Make it with `dgl-deepgnn speedup "
+            f"{how}`, or say where it is (--speedup)."
+        )
+    other = RunFolder.open(path).recipe
+    for key in ("name", "data", "model"):
+        if getattr(other, key) != getattr(run.recipe, key):
+            raise ZooError(
+                f"The speed-up record {path} belongs to another recipe: its key {key} differs "
+                f"from that of {run.path}."
+            )
+    facts = [json.loads((place / "run.json").read_text()) for place in (run.path, path)]
+    if facts[0]["fingerprint"] != facts[1]["fingerprint"]:
+        raise ZooError(f"The speed-up record {path} was made on other data than {run.path}.")
+    return path
+
+
+def _finished(run: RunFolder) -> dict[str, Any]:
+    """Summary of a run, its means computed anew from the seeds' own results."""
+    results = [run.result(seed) for seed in run.recipe.seeds]
+    if None in results or not (run.path / "summary.json").exists():
+        raise ZooError(
+            f"The run {run.path} is not finished: continue it with "
+            f"`dgl-deepgnn train --resume {run.path}`."
+        )
+    summary = json.loads((run.path / "summary.json").read_text())
+    means = {
+        metric: summarize([result["test"][metric] for result in results if result])
+        for metric in summary["test"]
+    }
+    if summary["seeds"] != results or summary["test"] != means:
+        raise ZooError(f"{run.path}: summary.json does not agree with the results of the seeds.")
+    return summary
+
+
+def _check_free(zoo: FolderZoo, name: str, replace: bool) -> None:
+    if zoo.path.exists() and name in zoo.index().models:
+        if not replace:
+            raise ZooError(f"The zoo {zoo.path} has a model {name} already; --replace replaces it.")
+        return
+    folder = zoo.path / name
+    if folder.exists() and not _is_leftover(folder, name):
+        raise ZooError(
+            f"{folder} exists and is no entry of a zoo. Move it, or publish into another folder "
+            "(--zoo)."
+        )
+
+
+def _is_leftover(folder: Path, name: str) -> bool:
+    """Whether a folder that the index does not know is of a `publish` that crashed."""
+    try:
+        return read_config(folder / CONFIG).name == name
+    except (OSError, ZooError):
+        return False
+
+
+def _config(folder: RunFolder, data: TaskData, dtype: Any, licence: str, seed: int) -> Config:
+    built = json.loads((folder.path / CONFIG).read_text())
+    environment = json.loads((folder.path / "run.json").read_text())
+    recipe, info = folder.recipe, data.info
+    return Config(
+        name=recipe.name,
+        licence=licence,
+        citation=f"{recipe.name}, dgl-deepgnn {dgl_deepgnn.__version__}. The method: DeZoort and "
+        "Hanin, Principles for Initialization and Architecture Selection in Graph Neural "
+        "Networks with ReLU Activations, arXiv:2306.11668",
+        model=ModelFacts(name=built["model"], arguments=built["arguments"]),
+        weights=WeightFacts(seed=seed, dtype=dtype),
+        seeds=recipe.seeds,
+        data=DataFacts(
+            name=data.name,
+            options=recipe.data.options,
+            fingerprint=environment.pop("fingerprint"),
+            level=data.level,
+            target=data.target,
+            splits=len(data.splits),
+            inductive=data.is_inductive(),
+            self_loops=has_self_loops(data.graphs),
+            features=info["features"],
+            facts={key: value for key, value in info.items() if key not in LOADER_FACTS},
+            **{key: info.get(key, "") for key in ("citation", "licence", "description")},
+        ),
+        recipe=recipe,
+        environment=environment,
+    )
+
+
+def _cast(tensors: dict[str, Tensor], dtype: str) -> dict[str, Tensor]:
+    kind = torch.float16 if dtype == "fp16" else torch.float32
+    return {
+        name: tensor.to(kind) if tensor.is_floating_point() else tensor
+        for name, tensor in tensors.items()
+    }
+
+
+def _reproduce(
+    config: Config, staging: Path, data: TaskData, summary: dict[str, Any]
+) -> dict[str, Any]:
+    """Test metrics of the weights as they are stored, held to the run's record."""
+    seed, metric = config.weights.seed, summary["metric"]
+    (recorded,) = [result["test"] for result in summary["seeds"] if result["seed"] == seed]
+    found = score_model(load_model(config, staging / WEIGHTS), config, data)
+    tolerance = FP16_TOLERANCE if config.weights.dtype == "fp16" else TOLERANCE
+    if not agrees(found[metric], recorded[metric], tolerance):
+        advice = " Store them as fp32." if config.weights.dtype == "fp16" else ""
+        raise ZooError(
+            f"The weights of {config.name} do not reproduce their recorded metric: test {metric} "
+            f"of seed {seed} is {found[metric]:.6g}, the run says {recorded[metric]:.6g}."
+            f"{advice} Nothing was published."
+        )
+    return {"seed": seed, "test": found}
+
+
+@contextmanager
+def _locked(zoo: FolderZoo) -> Iterator[None]:
+    """Hold the zoo against other publishers; whatever goes wrong, it stays whole."""
+    try:
+        zoo.path.mkdir(parents=True, exist_ok=True)
+        with FileLock(zoo.path / ".lock"):
+            _recover(zoo)
+            try:
+                yield
+            except BaseException:
+                _recover(zoo)
+                raise
+    except OSError as error:
+        raise ZooError(f"The zoo {zoo.path} cannot be written: {error}.") from error
+
+
+@contextmanager
+def _staging(path: Path) -> Iterator[Path]:
+    path.mkdir()
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _swap_in(zoo: FolderZoo, name: str, staging: Path, entry: Entry) -> None:
+    """Move a staged entry to its place; the index line makes it visible."""
+    for path in (*staging.iterdir(), staging):
+        _sync(path)
+    place, old = zoo.path / name, zoo.path / f"{OLD}{name}"
+    if place.exists():
+        os.rename(place, old)
+    os.rename(staging, place)
+    _sync(zoo.path)
+    index = zoo.index()
+    write_text(zoo.path / INDEX, Index(models={**index.models, name: entry}).dump())
+    _sync(zoo.path)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _recover(zoo: FolderZoo) -> None:
+    """Finish or undo what a crash has left; the zoo is locked."""
+    for leftover in zoo.path.glob(f"{STAGING}*"):
+        shutil.rmtree(leftover)
+    models = zoo.index().models
+    for old in zoo.path.glob(f"{OLD}*"):
+        name = old.name.removeprefix(OLD)
+        entry = models.get(name)
+        if entry and all(facts.match(old / file) for file, facts in entry.files.items()):
+            shutil.rmtree(zoo.path / name, ignore_errors=True)
+            os.rename(old, zoo.path / name)
+        else:
+            shutil.rmtree(old)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

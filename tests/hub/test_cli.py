@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import dgl
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from dgl_deepgnn.cli_hub import add_commands
+from dgl_deepgnn.data import load_data
+from dgl_deepgnn.hub import ZooError
+
+NAME = "tiny.karate"
+
+
+@pytest.fixture
+def call() -> Callable[..., str]:
+    app = typer.Typer()
+    add_commands(app)
+
+    def run(*arguments: object, code: int = 0) -> str:
+        result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+        if isinstance(result.exception, ZooError):
+            raise result.exception  # cli.run prints it
+        assert result.exit_code == code, result.output
+        return result.output
+
+    return run
+
+
+def test_publish_list_download_evaluate_predict(
+    call: Callable[..., str], run: Path, tmp_path: Path
+) -> None:
+    zoo = tmp_path / "zoo"
+    assert call("publish", run, "--zoo", zoo, "--dtype", "fp16").split() == [
+        "Published:",
+        str(zoo / NAME),
+    ]
+    with pytest.raises(ZooError, match="--replace"):
+        call("publish", run, "--zoo", zoo)
+    call("publish", run, "--zoo", zoo, "--replace", "--speedup", f"{run}.speedup")
+    listed = call("models", "tiny*", "--zoo", zoo)
+    assert NAME in listed
+    assert "no such model" in call("models", "huge*", "--zoo", zoo)
+    assert json.loads(call("models", "--zoo", zoo, "--json"))[NAME]["depth"] == 3
+    header, rule, row = call("models", "--zoo", zoo, "--markdown").splitlines()
+    assert header.count("|") == rule.count("|") == row.count("|") == 11
+    assert row.startswith(f"| {NAME} | roc_auc |")
+    assert call("download", NAME, "--zoo", zoo).strip() == str(zoo / NAME)
+    assert "agrees with the record" in call("evaluate", NAME, "--zoo", zoo)
+    dgl.save_graphs(str(tmp_path / "g.bin"), load_data("karate").graphs)
+    arguments = ["predict", NAME, "--zoo", zoo, "--graph", tmp_path / "g.bin"]
+    assert "34 predictions" in call(*arguments, "--output", tmp_path / "p.csv")
+    call(*arguments, "--output", tmp_path / "p.csv", code=1)
+    call(*arguments, "--output", tmp_path / "p.csv", "--force", "--no-scaling")
+
+
+def test_a_metric_that_differs_is_exit_code_1(
+    call: Callable[..., str], zoo: Path, reindex: Callable[..., None]
+) -> None:
+    file = zoo / NAME / "metrics.json"
+    content = json.loads(file.read_text())
+    content["weights"]["test"]["roc_auc"] /= 2
+    file.write_text(json.dumps(content))
+    reindex(zoo)
+    assert "DIFFERS from the record" in call("evaluate", NAME, "--zoo", zoo, code=1)

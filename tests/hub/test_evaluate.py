@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from dgl_deepgnn.data import load_data
+from dgl_deepgnn.hub import ZooError, evaluate, from_pretrained, publish
+
+NAME = "tiny.karate"
+
+
+def test_the_metric_is_computed_anew(published: Path) -> None:
+    data = load_data("karate")
+    (graph,) = data.graphs
+    scores = from_pretrained(NAME, published)(graph, graph.ndata["feat"]).detach()[:, 0]
+    test = data.splits[0]["test"]
+    expected = roc_auc_score(data.labels[test], scores[test])
+    result = evaluate(NAME, published)
+    assert result["metric"] == "roc_auc"
+    assert result["recomputed"] == pytest.approx(expected)
+    assert result["recorded"] == pytest.approx(expected)
+    assert result["agrees"]
+    assert evaluate(NAME, published, data=data) == result
+
+
+def test_a_record_that_is_too_good(zoo: Path, reindex: Callable[..., None]) -> None:
+    file = zoo / NAME / "metrics.json"
+    content = json.loads(file.read_text())
+    recorded = content["weights"]["test"]["roc_auc"]
+    content["weights"]["test"]["roc_auc"] = recorded + 0.01
+    file.write_text(json.dumps(content))
+    reindex(zoo)
+    result = evaluate(NAME, zoo)
+    assert not result["agrees"]
+    assert (result["recomputed"], result["recorded"]) == (recorded, recorded + 0.01)
+    file.write_text("{}")
+    reindex(zoo)
+    with pytest.raises(ZooError, match="records no roc_auc"):
+        evaluate(NAME, zoo)
+
+
+def test_other_data(published: Path) -> None:
+    data = load_data("karate")
+    with pytest.raises(ZooError, match="fingerprints differ"):
+        evaluate(NAME, published, data=replace(data, labels=1 - data.labels))
+
+
+def test_a_config_cannot_run_code(zoo: Path, reindex: Callable[..., None]) -> None:
+    file = zoo / NAME / "config.json"
+    content = json.loads(file.read_text())
+    content["data"]["name"] = "python:os:getcwd"
+    file.write_text(json.dumps(content))
+    reindex(zoo)
+    with pytest.raises(ZooError, match="does not get to run code"):
+        evaluate(NAME, zoo)
+    assert evaluate(NAME, zoo, data=load_data("karate"))["agrees"]
+
+
+def test_each_seed_has_its_split(other_run: Callable[..., Path], tmp_path: Path) -> None:
+    """Seed 3 is scored on split 3, and in batches."""
+    import dgl
+    import torch
+
+    torch.manual_seed(0)
+    graphs = []
+    for index in range(40):
+        graph = dgl.rand_graph(6, 14).add_self_loop()
+        graph.ndata["feat"] = torch.randn(6, 3) + 0.3 * (index % 2)
+        graphs.append(graph)
+    parts = torch.stack([torch.randperm(40) // 2 % 4 for _ in range(4)], dim=1)  # of 4 splits
+    tensors = {
+        "label": torch.arange(40) % 2,
+        "train_mask": parts < 2,
+        "val_mask": parts == 2,
+        "test_mask": parts == 3,
+    }
+    dgl.save_graphs(str(tmp_path / "graphs.bin"), graphs, tensors)
+    data = {"name": f"file:{tmp_path / 'graphs.bin'}"}
+    run = other_run(
+        name="tiny.graphs",
+        data=data,
+        seeds=[3],
+        training={"epochs": 2, "batch_size": 7},
+        model={"name": "resgin", "hidden_feats": 4, "num_layers": 3, "norm_layer": "batch"},
+    )
+    publish(run, zoo=tmp_path / "zoo")
+    result = evaluate("tiny.graphs", tmp_path / "zoo")
+    recorded = json.loads((run / "summary.json").read_text())["seeds"][0]["test"]
+    assert result["recorded"] == result["recomputed"] == recorded[result["metric"]] < 1
+    card = (tmp_path / "zoo" / "tiny.graphs" / "README.md").read_text()
+    assert "batch normalization" in card
+    assert "Transductive" not in card

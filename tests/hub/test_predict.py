@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import dgl
+import pytest
+import torch
+from dgl import DGLError
+from torch import Tensor
+
+from dgl_deepgnn.data import load_data
+from dgl_deepgnn.errors import UserError
+from dgl_deepgnn.hub import from_pretrained, predict, publish
+from dgl_deepgnn.hub.prediction import _columns
+
+NAME = "tiny.karate"
+
+
+def rows_of(file: Path) -> list[dict[str, str]]:
+    with open(file, newline="") as lines:
+        return list(csv.DictReader(lines))
+
+
+@pytest.fixture
+def graph_file(tmp_path: Path) -> Path:
+    dgl.save_graphs(str(tmp_path / "graphs.bin"), load_data("karate").graphs * 2)
+    return tmp_path / "graphs.bin"
+
+
+def test_one_row_a_node(published: Path, graph_file: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out.csv"
+    assert predict(NAME, graph_file, output, published) == 68
+    rows = rows_of(output)
+    assert list(rows[0]) == ["graph", "node", "probability", "label"]
+    assert [(int(r["graph"]), int(r["node"])) for r in rows] == [
+        (graph, node) for graph in (0, 1) for node in range(34)
+    ]
+    (graph,) = load_data("karate").graphs
+    scores = from_pretrained(NAME, published)(graph, graph.ndata["feat"])[:, 0].tolist()
+    for row, score in zip(rows, scores * 2, strict=True):
+        assert float(row["probability"]) == pytest.approx(1 / (1 + math.exp(-score)), abs=1e-6)
+        assert row["label"] == str(int(score > 0))
+
+
+def test_a_csv_is_not_overwritten_unless_told(
+    published: Path, graph_file: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out.csv"
+    output.write_text("precious")
+    with pytest.raises(UserError, match=r"out\.csv exists.*--force"):
+        predict(NAME, graph_file, output, published)
+    assert output.read_text() == "precious"
+    predict(NAME, graph_file, output, published, force=True)
+    assert len(rows_of(output)) == 68
+
+
+def test_raw_features_are_scaled_as_in_training(
+    other_run: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Edges of a simulated detector: raw features of the file against those of the loader."""
+    options = {"events": 5, "particles": 6}
+    run = other_run(name="tiny.tracks", data={"name": "tracks", "options": options})
+    publish(run, zoo=tmp_path / "zoo")
+    raw = load_data("tracks", features="none", **options).graphs[:2]
+    scaled = load_data("tracks", **options).graphs[:2]
+    assert not torch.equal(raw[0].ndata["feat"], scaled[0].ndata["feat"])
+    dgl.save_graphs(str(tmp_path / "raw.bin"), raw)
+    dgl.save_graphs(str(tmp_path / "scaled.bin"), scaled)
+    results = {}
+    for name, scaling in (("raw", True), ("scaled", False)):
+        output = tmp_path / f"{name}.csv"
+        predict("tiny.tracks", tmp_path / f"{name}.bin", output, tmp_path / "zoo", scaling=scaling)
+        results[name] = rows_of(output)
+    assert list(results["raw"][0]) == ["graph", "edge", "src", "dst", "probability", "label"]
+    assert results["raw"] == results["scaled"]
+    model = from_pretrained("tiny.tracks", tmp_path / "zoo")
+    scores = torch.cat(
+        [model(g, g.ndata["feat"], edge_feat=g.edata["feat"]).detach()[:, 0] for g in scaled]
+    )
+    found = torch.tensor([float(row["probability"]) for row in results["raw"]])
+    assert torch.allclose(found, scores.sigmoid(), atol=1e-6)
+    src, dst = scaled[1].edges(order="eid")
+    last = results["raw"][-1]
+    assert (last["graph"], last["edge"]) == ("1", str(scaled[1].num_edges() - 1))
+    assert (int(last["src"]), int(last["dst"])) == (int(src[-1]), int(dst[-1]))
+
+
+@pytest.mark.parametrize(
+    ("target", "names"),
+    [
+        ("multiclass", ["probability_0", "probability_1", "probability_2", "label"]),
+        ("binary", ["probability", "label"]),
+        ("multilabel", [f"{kind}_{i}" for kind in ("probability", "label") for i in range(3)]),
+        ("regression", ["value_0", "value_1", "value_2"]),
+    ],
+)
+def test_columns_by_target(target: str, names: list[str]) -> None:
+    scores = torch.tensor([[2.0, -1.0, 0.5], [-3.0, 0.0, 1.0]])
+    columns: dict[str, Tensor] = _columns(target, scores[:, :1] if target == "binary" else scores)
+    assert list(columns) == names
+    if target == "multiclass":
+        assert columns["label"].tolist() == [0, 2]
+        total = columns["probability_0"] + columns["probability_1"] + columns["probability_2"]
+        assert torch.allclose(total, torch.ones(2))
+    if target == "multilabel":
+        assert [columns[f"label_{i}"].tolist() for i in range(3)] == [[1, 0], [0, 0], [1, 1]]
+    if target == "binary":
+        assert columns["label"].tolist() == [1, 0]
+
+
+def test_files_that_do_not_fit(published: Path, tmp_path: Path) -> None:
+    file, output = tmp_path / "graphs.bin", tmp_path / "out.csv"
+
+    def attempt(feat: Tensor | None) -> None:
+        graph = dgl.graph(([0, 1], [0, 1]))
+        if feat is not None:
+            graph.ndata["feat"] = feat
+        dgl.save_graphs(str(file), [graph])
+        predict(NAME, file, output, published)
+
+    with pytest.raises(UserError, match="does not exist"):
+        predict(NAME, tmp_path / "absent.bin", output, published)
+    file.write_text("no graphs")
+    with pytest.raises(UserError, match="not written by"):
+        predict(NAME, file, output, published)
+    with pytest.raises(UserError, match=r"graph 0 has no ndata\['feat'\]"):
+        attempt(None)
+    with pytest.raises(DGLError, match=r"shape \(2, 3\).*expected \(2, 34\)"):
+        attempt(torch.ones(2, 3))
+    with pytest.raises(UserError, match="not finite"):
+        attempt(torch.full((2, 34), float("nan")))
+    hetero = dgl.heterograph({("a", "to", "b"): ([0], [0])})
+    dgl.save_graphs(str(file), [hetero])
+    with pytest.raises(UserError, match="heterogeneous"):
+        predict(NAME, file, output, published)
+    assert not output.exists()
+    attempt(torch.ones(2, 34, dtype=torch.float64))
+    assert len(rows_of(output)) == 2
+
+
+def test_missing_self_loops_are_told(published: Path, tmp_path: Path) -> None:
+    graph = dgl.graph(([0, 1], [1, 0]))
+    graph.ndata["feat"] = torch.ones(2, 34)
+    dgl.save_graphs(str(tmp_path / "graphs.bin"), [graph])
+    with pytest.warns(UserWarning, match="lack self-loops"):
+        predict(NAME, tmp_path / "graphs.bin", tmp_path / "out.csv", published)

@@ -1,0 +1,272 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from dgl_deepgnn.hub import (
+    ZooError,
+    evaluate,
+    from_pretrained,
+    list_pretrained,
+    publish,
+    publishing,
+)
+from dgl_deepgnn.hub.config import read_config
+from dgl_deepgnn.hub.index import FileFacts, Index
+from dgl_deepgnn.training import RunFolder
+
+NAME = "tiny.karate"
+FILES = {
+    "README.md",
+    "config.json",
+    "loss.png",
+    "metrics.json",
+    "model.safetensors",
+    "speedup.csv",
+    "speedup.json",
+    "speedup.png",
+}
+
+
+@pytest.fixture
+def my_run(run: Path, tmp_path: Path) -> Path:
+    """A copy of the run, for a test to change."""
+    shutil.copytree(f"{run}.speedup", tmp_path / "run.speedup")
+    return Path(shutil.copytree(run, tmp_path / "run"))
+
+
+def edit(file: Path, change: Callable[[Any], object]) -> None:
+    content = json.loads(file.read_text())
+    change(content)
+    file.write_text(json.dumps(content))
+
+
+def snapshot(zoo: Path) -> dict[str, bytes]:
+    return {
+        str(file.relative_to(zoo)): file.read_bytes()
+        for file in zoo.rglob("*")
+        if file.is_file() and file.name != ".lock"
+    }
+
+
+def test_an_entry_holds_what_the_run_held(run: Path, published: Path) -> None:
+    folder = published / NAME
+    assert {file.name for file in folder.iterdir()} == FILES
+    assert {path.name for path in published.iterdir()} <= {NAME, "index.json", ".lock"}
+    summary = json.loads((run / "summary.json").read_text())
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["test"] == summary["test"]
+    assert metrics["seeds"] == [RunFolder.open(run).result(seed) for seed in (0, 1)]
+    stored = load_file(folder / "model.safetensors")
+    trained = load_file(run / f"seed-{summary['best_seed']}" / "model.safetensors")
+    assert stored.keys() == trained.keys()
+    assert all(torch.equal(stored[key], trained[key]) for key in stored)
+    config = read_config(folder / "config.json")
+    assert config.recipe == RunFolder.open(run).recipe
+    facts = json.loads((run / "run.json").read_text())
+    assert config.data.fingerprint == facts.pop("fingerprint")
+    assert config.environment == facts
+    assert config.data.self_loops
+    assert not config.data.inductive
+
+
+def test_the_index_tells_sizes_hashes_and_results(published: Path) -> None:
+    index = Index.parse((published / "index.json").read_bytes(), "here")
+    entry = index.models[NAME]
+    assert set(entry.files) == FILES
+    for file, facts in entry.files.items():
+        assert facts == FileFacts.of(published / NAME / file)
+    metrics = json.loads((published / NAME / "metrics.json").read_text())
+    scores = [result["test"]["roc_auc"] for result in metrics["seeds"]]
+    assert entry.metric == "roc_auc"
+    assert entry.mean == pytest.approx(sum(scores) / 2)
+    assert entry.std == pytest.approx(abs(scores[0] - scores[1]) / 2**0.5)
+    assert (entry.n, entry.depth, entry.architecture) == (2, 3, "resgcn")
+    tensors = load_file(published / NAME / "model.safetensors")
+    assert entry.parameters == sum(tensor.numel() for tensor in tensors.values())
+    assert set(entry.speedup) == {"vs stock", "vs usual practice"}
+
+
+def test_half_precision_halves_the_weights_and_loads_as_float32(run: Path, tmp_path: Path) -> None:
+    publish(run, zoo=tmp_path, dtype="fp16")
+    stored = load_file(tmp_path / NAME / "model.safetensors")
+    assert {tensor.dtype for tensor in stored.values()} == {torch.float16}
+    model = from_pretrained(NAME, tmp_path)
+    for name, value in model.state_dict().items():
+        assert value.dtype == torch.float32
+        assert torch.equal(value, stored[name].float())
+    assert evaluate(NAME, tmp_path)["agrees"]
+
+
+def test_a_name_is_not_overwritten_unless_told(run: Path, zoo: Path) -> None:
+    before = snapshot(zoo)
+    with pytest.raises(ZooError, match="--replace"):
+        publish(run, zoo=zoo)
+    assert snapshot(zoo) == before
+    publish(run, zoo=zoo, replace=True, dtype="fp16")
+    assert snapshot(zoo).keys() == before.keys()
+    assert from_pretrained(NAME, zoo).pretrained["weights"]["dtype"] == "fp16"
+
+
+def test_other_models_stay(run: Path, zoo: Path) -> None:
+    edit(zoo / "index.json", lambda c: c["models"].update({"b": c["models"][NAME]}))
+    publish(run, zoo=zoo, replace=True)
+    assert list_pretrained(zoo=zoo) == ["b", NAME]
+
+
+def test_a_folder_that_is_no_entry_is_left_alone(my_run: Path) -> None:
+    precious = my_run.rename(my_run.with_name(NAME))
+    before = snapshot(precious)
+    with pytest.raises(ZooError, match="is no entry of a zoo"):
+        publish(precious, my_run.with_name("run.speedup"), zoo=precious.parent)
+    assert snapshot(precious) == before
+
+
+def test_weights_that_do_not_reproduce_the_metric(my_run: Path, tmp_path: Path) -> None:
+    tensors = load_file(my_run / "model.safetensors")
+    # With the scores' sign turned, the ROC-AUC becomes one minus itself.
+    last = {name: -value for name, value in tensors.items() if name.startswith("convs.2.")}
+    save_file({**tensors, **last}, my_run / "model.safetensors", {"facts": "{}"})
+    with pytest.raises(ZooError, match="do not reproduce"):
+        publish(my_run, zoo=tmp_path / "zoo")
+    assert list_pretrained(zoo=tmp_path / "zoo") == []
+    assert snapshot(tmp_path / "zoo") == {}
+
+
+def test_a_record_that_was_touched_up(my_run: Path, tmp_path: Path) -> None:
+    best = json.loads((my_run / "summary.json").read_text())["best_seed"]
+
+    def improve(result: dict[str, Any]) -> None:
+        result["test"]["roc_auc"] += 0.01
+
+    edit(my_run / f"seed-{best}" / "result.json", improve)
+    with pytest.raises(ZooError, match=r"summary\.json does not agree"):
+        publish(my_run, zoo=tmp_path / "zoo")
+    edit(my_run / "summary.json", lambda c: improve(c["seeds"][best]))
+    with pytest.raises(ZooError, match=r"summary\.json does not agree"):  # the mean
+        publish(my_run, zoo=tmp_path / "zoo")
+    edit(my_run / "summary.json", lambda c: c["test"]["roc_auc"].update(_means(c)))
+    with pytest.raises(ZooError, match="do not reproduce"):
+        publish(my_run, zoo=tmp_path / "zoo")
+
+
+def _means(summary: dict[str, Any]) -> dict[str, Any]:
+    from dgl_deepgnn.training.run import summarize
+
+    return summarize([result["test"]["roc_auc"] for result in summary["seeds"]])
+
+
+def test_runs_that_are_not_ready(my_run: Path, tmp_path: Path) -> None:
+    speedup = my_run.with_name("run.speedup")
+    with pytest.raises(ZooError, match=r"no finished speed-up record at .*elsewhere"):
+        publish(my_run, tmp_path / "elsewhere", tmp_path / "zoo")
+    recipe = speedup / "recipe.yaml"
+    text = recipe.read_text()
+    recipe.write_text(text.replace("num_layers: 3", "num_layers: 4"))
+    with pytest.raises(ZooError, match="another recipe: its key model differs"):
+        publish(my_run, zoo=tmp_path / "zoo")
+    recipe.write_text(text)
+    facts = (speedup / "run.json").read_text()
+    edit(speedup / "run.json", lambda c: c.update(fingerprint="0"))
+    with pytest.raises(ZooError, match="on other data"):
+        publish(my_run, zoo=tmp_path / "zoo")
+    (speedup / "run.json").write_text(facts)
+    (my_run / "seed-1" / "result.json").unlink()
+    with pytest.raises(ZooError, match=r"not finished.*--resume"):
+        publish(my_run, zoo=tmp_path / "zoo")
+    assert not (tmp_path / "zoo").exists()
+
+
+def test_an_address_cannot_be_published_to(run: Path) -> None:
+    with pytest.raises(ZooError, match="is an address"):
+        publish(run, zoo="http://127.0.0.1:9/zoo")
+
+
+class Crash(BaseException):
+    """The process dies here: nothing after it runs."""
+
+
+def crash_at(monkeypatch: pytest.MonkeyPatch, function: str, call: int) -> None:
+    """Die in the n-th call of a function; then neither clean up nor recover."""
+    owner = {"rename": os, "rmtree": shutil}.get(function, publishing)
+    original, recover, remove = getattr(owner, function), publishing._recover, shutil.rmtree
+    calls = 0
+    dead = False
+
+    def dying(*args: Any, **kwargs: Any) -> Any:
+        nonlocal calls, dead
+        calls += 1
+        if calls == call:
+            dead = True
+            raise Crash
+        return None if dead else original(*args, **kwargs)
+
+    monkeypatch.setattr(owner, function, dying)
+    monkeypatch.setattr(publishing, "_recover", lambda zoo: None if dead else recover(zoo))
+    if function != "rmtree":
+        monkeypatch.setattr(shutil, "rmtree", lambda *a, **k: None if dead else remove(*a, **k))
+
+
+@pytest.mark.parametrize("new", [True, False])
+@pytest.mark.parametrize(
+    ("function", "call", "finished"),
+    [
+        ("save_tensors", 1, False),
+        ("model_card", 1, False),
+        ("rename", 1, False),  # before the old entry is put aside, or the new one in place
+        ("write_text", 2, False),  # before the index is written
+        ("rmtree", 1, True),  # before the old entry is removed
+    ],
+)
+def test_a_crash_leaves_the_old_zoo(
+    function: str, call: int, finished: bool, new: bool, run: Path, zoo: Path
+) -> None:
+    if new:
+        shutil.rmtree(zoo / NAME)
+        edit(zoo / "index.json", lambda c: c.update(models={}))
+    crash_and_recover(function, call, finished, new, run, zoo)
+
+
+def test_a_crash_between_old_and_new(run: Path, zoo: Path) -> None:
+    crash_and_recover("rename", 2, False, False, run, zoo)
+    assert (zoo / NAME).is_dir()
+
+
+def crash_and_recover(
+    function: str, call: int, finished: bool, new: bool, run: Path, zoo: Path
+) -> None:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        crash_at(monkeypatch, function, call)
+        with pytest.raises(Crash):
+            publish(run, zoo=zoo, replace=True, dtype="fp16")
+    if new and not finished:
+        assert list_pretrained(zoo=zoo) == []
+    else:
+        expected = "fp16" if finished else "fp32"
+        assert from_pretrained(NAME, zoo).pretrained["weights"]["dtype"] == expected
+    publish(run, zoo=zoo, replace=True, dtype="fp16")
+    assert from_pretrained(NAME, zoo).pretrained["weights"]["dtype"] == "fp16"
+    assert {path.name for path in zoo.iterdir()} - {".lock"} == {NAME, "index.json"}
+
+
+def test_an_error_is_undone_at_once(run: Path, zoo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = snapshot(zoo)
+    write_text = publishing.write_text
+
+    def full(path: Path, content: str) -> None:
+        if path.name == "index.json":
+            raise OSError(28, "No space left on device")
+        write_text(path, content)
+
+    monkeypatch.setattr(publishing, "write_text", full)
+    with pytest.raises(ZooError, match="No space left"):
+        publish(run, zoo=zoo, replace=True, dtype="fp16")
+    assert snapshot(zoo) == before

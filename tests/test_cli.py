@@ -1,0 +1,266 @@
+"""The command line: results on stdout, one paragraph and exit code 2 for wrong input."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import dgl
+import pytest
+import torch
+import yaml
+
+from dgl_deepgnn import __main__, cli
+from dgl_deepgnn.recipe import json_schema, list_recipes, load_recipe
+
+SMALL = {
+    "data": {"name": "karate"},
+    "model": {"num_layers": 3, "hidden_feats": 8},
+    "training": {"epochs": 3},
+    "seeds": [0, 1],
+    "speedup": {"steps": 4, "seeds": [0, 1], "learning_rates": [0.001, 0.01, 0.1]},
+}
+
+
+class Result(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """Function that runs ``dgl-deepgnn ARGUMENTS`` in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object) -> Result:
+        monkeypatch.setattr(sys, "argv", ["dgl-deepgnn", *map(str, arguments)])
+        capsys.readouterr()
+        try:
+            __main__.main()
+            code = 0
+        except SystemExit as end:
+            code = end.code
+        return Result(code, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    file = tmp_path / "own" / "small.yaml"
+    file.parent.mkdir()
+    file.write_text(yaml.safe_dump(SMALL))
+    return file
+
+
+# --- results ---
+
+
+def test_train(command: Any, small: Path, tmp_path: Path) -> None:
+    result = command("train", small)
+    assert result.code == 0
+    assert "small: test roc_auc 0." in result.out and "(2 seeds)" in result.out
+    assert "runs/small" in result.out
+    assert "Run folder: runs/small" in result.err
+    summary = json.loads((tmp_path / "runs" / "small" / "summary.json").read_text())
+    assert f"{summary['test']['roc_auc']['mean']:.4f} +- " in result.out
+    assert f"{summary['parameters']:,} parameters" in result.out
+    assert command("train", small).code == 0
+    assert (tmp_path / "runs" / "small-2" / "summary.json").is_file()
+
+
+def test_train_as_json_with_overrides(command: Any, small: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "out 数"
+    result = command(
+        *("train", small, "--set", "model.num_layers=5", "--set", "seeds=[3]"),
+        *("--output", folder, "--json"),
+    )
+    assert result.code == 0
+    content = json.loads(result.out)
+    assert content.pop("folder") == str(folder)
+    assert content == json.loads((folder / "summary.json").read_text())
+    assert content["best_seed"] == 3
+    assert load_recipe(folder / "recipe.yaml").model.num_layers == 5
+    again = command("train", "--resume", folder, "--json")
+    assert again.code == 0 and json.loads(again.out)["test"] == content["test"]
+
+
+def test_json_is_all_there_is_on_stdout(command: Any, small: Path) -> None:
+    # METIS writes its timings to stdout.
+    clusters = ("--set", "training.clusters=2", "--set", "training.batch_size=1")
+    json.loads(command("train", small, *clusters, "--json").out)
+
+
+def test_speedup(command: Any, small: Path, tmp_path: Path) -> None:
+    result = command("speedup", small)
+    assert result.code == 0
+    lines = result.out.splitlines()
+    assert lines[0].split()[:2] == ["arm", "lr"]
+    assert [line.split("  ")[0] for line in lines[1:4]] == ["stock", "usual practice", "principled"]
+    assert "Table and plot: runs/small.speedup" in result.out
+    folder = tmp_path / "runs" / "small.speedup"
+    for name in ("speedup.json", "speedup.csv", "speedup.png", "recipe.yaml"):
+        assert (folder / name).stat().st_size > 0
+    trials = sorted((folder / "trials").iterdir())
+    before = [file.stat().st_mtime_ns for file in trials]
+
+    again = command("speedup", "--resume", folder, "--json")
+    assert again.code == 0
+    content = json.loads(again.out)
+    assert content.pop("folder") == str(folder)
+    assert content == json.loads((folder / "speedup.json").read_text())
+    assert [file.stat().st_mtime_ns for file in sorted((folder / "trials").iterdir())] == before
+
+    ablation = command("speedup", "--resume", folder, "--ablation", "--json")
+    assert ablation.code == 0 and len(json.loads(ablation.out)["arms"]) == 9
+
+
+@pytest.mark.parametrize("name", ["train", "speedup"])
+def test_ctrl_c(
+    command: Any, small: Path, monkeypatch: pytest.MonkeyPatch, name: str, tmp_path: Path
+) -> None:
+    calls = []
+
+    def interrupted(self: Any, *arguments: Any) -> None:
+        calls.append(1)
+        if len(calls) > 2:
+            raise KeyboardInterrupt
+        return original(self, *arguments)
+
+    original = cli.train.__globals__["Trainer"]._train_on
+    with monkeypatch.context() as patch:
+        patch.setattr(cli.train.__globals__["Trainer"], "_train_on", interrupted)
+        result = command(name, small, "--output", "folder")
+    assert result.code == 130 and result.out == ""
+    assert f"dgl-deepgnn {name} --resume FOLDER" in result.err
+    assert "older: folder" in result.err and "Traceback" not in result.err
+    assert command(name, "--resume", "folder").code == 0
+
+
+def test_recipes(command: Any, small: Path) -> None:
+    listed = command("recipes", "list")
+    assert listed.code == 0
+    assert [line.split()[0] for line in listed.out.splitlines()] == list_recipes()
+    as_json = json.loads(command("recipes", "list", "--json").out)
+    assert as_json["resgcn64.digits"] == load_recipe("resgcn64.digits").description.strip()
+
+    overrides = ("--set", "model.num_layers=7")
+    shown = command("recipes", "show", small, *overrides)
+    recipe = load_recipe(small, ["model.num_layers=7"])
+    assert yaml.safe_load(shown.out) == recipe.model_dump(mode="json")
+    shown = command("recipes", "show", small, *overrides, "--json")
+    assert json.loads(shown.out) == recipe.model_dump(mode="json")
+
+    assert command("recipes", "schema").out == json_schema()
+
+
+def test_doctor(command: Any) -> None:
+    result = command("doctor")
+    assert result.code == 0 and dgl.__version__ in result.out
+
+
+# --- wrong input ---
+
+
+def graphs_of_two_widths(folder: Path) -> Path:
+    graphs = []
+    for width in (3, 4):
+        graph = dgl.graph(([0, 1, 2], [1, 2, 0]))
+        graph.ndata["feat"] = torch.ones(3, width)
+        graph.ndata["label"] = torch.tensor([0, 1, 0])
+        graphs.append(graph)
+    dgl.save_graphs(str(folder / "graphs.bin"), graphs)
+    return folder / "graphs.bin"
+
+
+WRONG = [
+    (("train", "resgcn64.digts"), "no recipe 'resgcn64.digts'. Did you mean 'resgcn64.digits'"),
+    (("train", "SMALL", "--set", "modle.num_layers=3"), "modle: unknown key. Did you mean 'model'"),
+    (("train", "SMALL", "--set", "model.num_layers=-3"), "model.num_layers: .*got -3"),
+    (("train", "SMALL", "--set", "model.name=resgcm"), "no model 'resgcm'. Did you mean 'resgcn'"),
+    (("train", "SMALL", "--set", "data.name=karat"), "no data set 'karat'. Did you mean 'karate'"),
+    (("train", "SMALL", "--set", "data.options.x=1"), "no option 'x'"),
+    (("train", "SMALL", "--set", "data.name=file:WIDTHS"), "graph 1 have 4 columns"),
+    (("train", "SMALL", "--set", "oops"), "expected key=value"),
+    (("train", "SMALL", "--set", "name=a/b"), "name: .*pattern"),
+    (("train", "SMALL", "--device", "cuda:42"), "--device cuda:42: there is no such CUDA device"),
+    (("train", "SMALL", "--device", "tpu"), "--device tpu: not a device"),
+    (("train", "SMALL", "--output", "own"), "own exists, and a run folder is never overwritten"),
+    (("train", "SMALL", "--output", "own/small.yaml/x"), "cannot be made .*Not a directory"),
+    (("train", "SMALL", "--output", "/proc/run"), "cannot be made"),
+    (("train", "SMALL", "--set", "optimizer.lr=1e30"), "not finite after step 1 of small, seed 0"),
+    (("train", "SMALL", "--set", "training.clusters=2"), "clusters needs batch_size"),
+    (("train", "--resume", "own"), "own is not a run folder"),
+    (("train", "--resume", "own/small.yaml"), "is not a run folder"),
+    (("train", "--resume", "nowhere"), "nowhere is not a run folder"),
+    (("train", "SMALL", "--resume", "own"), "give nothing else"),
+    (("train",), "Which recipe"),
+    (("train", ""), "no recipe ''"),
+    (("train", "own"), "own: cannot be read as a recipe: .*directory"),
+    (("speedup",), "Which recipe"),
+    (("speedup", "resgcn"), "no recipe 'resgcn'"),
+    (("speedup", "--resume", "nowhere"), "nowhere is not a run folder"),
+    (("speedup", "SMALL", "--set", "speedup.seeds=[0, 0]"), "speedup: seeds must differ"),
+    (("speedup", "SMALL", "--device", "cuda:42"), "no such CUDA device"),
+    (("speedup", "SMALL", "--output", "own"), "never overwritten"),
+    (("recipes", "show", "x"), "no recipe 'x'"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), WRONG)
+def test_wrong_input(
+    command: Any, small: Path, tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    import re
+
+    arguments = tuple(
+        argument.replace("SMALL", str(small)).replace(
+            "WIDTHS", str(graphs_of_two_widths(tmp_path)) if "WIDTHS" in argument else ""
+        )
+        for argument in arguments
+    )
+    result = command(*arguments)
+    assert result.code == 2
+    assert result.out == ""
+    *_, paragraph = result.err.split("Error: ")
+    assert re.search(message, paragraph), result.err
+    assert "Traceback" not in result.err
+    assert "\n\n" not in paragraph and paragraph.endswith("\n")
+    made = {path.name for path in tmp_path.iterdir()} - {"own", "graphs.bin"}
+    assert made <= ({"runs"} if "lr=1e30" in arguments[-1] else set())
+
+
+def test_typos_in_options_and_commands(command: Any) -> None:
+    for arguments in (("trian", "x"), ("train", "x", "--outptu", "y"), ("recipes", "lst")):
+        result = command(*arguments)
+        assert result.code == 2 and "Traceback" not in result.err and result.err
+
+
+def test_an_error_of_the_program_keeps_its_traceback(
+    command: Any, small: Path, monkeypatch
+) -> None:
+    def broken(*arguments: Any, **options: Any) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(cli, "train", broken)
+    with pytest.raises(ZeroDivisionError):
+        command("train", small)
+
+
+def test_as_a_process_from_another_folder(tmp_path: Path) -> None:
+    """What a shell sees: exit code 2, one paragraph on stderr."""
+    process = subprocess.run(
+        [sys.executable, "-m", "dgl_deepgnn", "train", "resgcn64.digits", "--set", "seeds=[-1]"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert process.returncode == 2
+    assert process.stdout == ""
+    assert process.stderr.startswith("Error: recipe resgcn64.digits: seeds.0: ")
+    assert len(process.stderr.splitlines()) == 1
