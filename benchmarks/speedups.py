@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from dgl_deepgnn.recipe import load_recipe
-from dgl_deepgnn.speedup_report import PRINCIPLED, STOCK, USUAL, describe_ratio
+from dgl_deepgnn.speedup.report import PRINCIPLED, STOCK, USUAL, describe_ratio
 
 RECORDS = Path(__file__).parent / "speedups"
 TABLE = Path(__file__).parent.parent / "docs" / "speedups.md"

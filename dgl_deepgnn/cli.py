@@ -19,7 +19,7 @@ from dgl_deepgnn.diagnostics import diagnose
 from dgl_deepgnn.errors import UserError
 from dgl_deepgnn.recipe import Recipe, json_schema, list_recipes, load_recipe
 from dgl_deepgnn.speedup import measure_speedup
-from dgl_deepgnn.speedup_report import describe_speedup
+from dgl_deepgnn.speedup.report import describe_speedup
 from dgl_deepgnn.training import RunFolder, build_model, train
 from dgl_deepgnn.training.files import write_json
 from dgl_deepgnn.training.run import make_folder, new_folder
@@ -127,8 +127,15 @@ def diagnose_command(
     _print(text, {"folder": str(path), **result.to_dict()}, as_json)
 
 
-recipes = typer.Typer(help="List and show recipes.", no_args_is_help=True)
+recipes = typer.Typer(help="List and show recipes.", invoke_without_command=True)
 app.add_typer(recipes, name="recipes")
+
+
+@recipes.callback()
+def recipes_default(context: typer.Context) -> None:
+    """List recipes, or show one."""
+    if context.invoked_subcommand is None:
+        recipes_list()
 
 
 @recipes.command("list")

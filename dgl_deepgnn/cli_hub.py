@@ -11,7 +11,7 @@ import typer
 
 from dgl_deepgnn import hub
 from dgl_deepgnn.hub.index import Entry
-from dgl_deepgnn.speedup_report import describe_ratio
+from dgl_deepgnn.speedup.report import describe_ratio
 
 __all__ = ["add_commands", "models_table"]
 

@@ -145,6 +145,7 @@ def test_recipes(command: Any, small: Path) -> None:
     listed = command("recipes", "list")
     assert listed.code == 0
     assert [line.split()[0] for line in listed.out.splitlines()] == list_recipes()
+    assert command("recipes").out == listed.out
     as_json = json.loads(command("recipes", "list", "--json").out)
     assert as_json["resgcn64.digits"] == load_recipe("resgcn64.digits").description.strip()
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from dgl_deepgnn.hub.config import Config
-from dgl_deepgnn.speedup_report import describe_ratio
+from dgl_deepgnn.speedup.report import describe_ratio
 
 __all__ = ["model_card"]
 

@@ -30,7 +30,7 @@ from dgl_deepgnn.hub.errors import ZooError
 from dgl_deepgnn.hub.evaluation import FP16_TOLERANCE, TOLERANCE, agrees, score_model
 from dgl_deepgnn.hub.index import CONFIG, METRICS, WEIGHTS, Entry, FileFacts, Index, Ratio
 from dgl_deepgnn.hub.store import INDEX, OLD, FolderZoo, open_zoo
-from dgl_deepgnn.speedup_report import PRINCIPLED
+from dgl_deepgnn.speedup.report import PRINCIPLED
 from dgl_deepgnn.training import RunFolder
 from dgl_deepgnn.training.files import load_tensors, save_tensors, write_json, write_text
 from dgl_deepgnn.training.run import summarize

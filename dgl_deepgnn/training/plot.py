@@ -20,6 +20,7 @@ def plot_losses(path: Path, title: str, losses: dict[int, list[float]]) -> None:
         Losses of every seed.
     """
     from matplotlib.figure import Figure  # only who plots pays for matplotlib
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
@@ -28,7 +29,7 @@ def plot_losses(path: Path, title: str, losses: dict[int, list[float]]) -> None:
         steps = range(1, len(values) + 1)
         axes.plot(steps, values, label=f"seed {seed}", linewidth=1.2, marker=marker)
     axes.set(title=title, xlabel="optimizer step", ylabel="training loss", yscale="log")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3, which="both")
     axes.legend(fontsize="small", ncols=2)
     figure.savefig(path, dpi=150)

@@ -179,10 +179,13 @@ def test_schedule(name: str, warmup: int) -> None:
 
 
 def test_first_loss_with_and_without_class_weights() -> None:
+    uneven = (torch.arange(120) % 10).clamp(7) - 7
+    data = replace(CSBM, labels=uneven)
     for kind in ("none", "balanced"):
-        trainer = Trainer(recipe("csbm", training={"class_weights": kind}), CSBM, 0)
+        trainer = Trainer(recipe("csbm", training={"class_weights": kind}), data, 0)
         mask = CSBM.splits[0]["train"]
-        labels = CSBM.labels[mask]
+        labels = uneven[mask]
+        assert 0 < min(labels.bincount()) * 2 < max(labels.bincount())
         with torch.no_grad():
             trainer.model.train()
             scores = trainer.model(CSBM.graphs[0], CSBM.graphs[0].ndata["feat"])[mask]
@@ -216,6 +219,17 @@ def test_evaluation_against_scikit_learn() -> None:
         loss = metrics.log_loss(labels, scores[mask].double().softmax(1), labels=[0, 1, 2])
         assert result[part]["loss"] == pytest.approx(loss, rel=1e-5)
     assert trainer.evaluate(["test"]) == {"test": result["test"]}
+
+
+def test_evaluation_does_not_touch_training() -> None:
+    spec = recipe("csbm", model={"dropout": 0.5, "norm_layer": "batch"})
+    expected = run(Trainer(spec, CSBM, 0), 4)
+    trainer = Trainer(spec, CSBM, 0)
+    losses = []
+    for _ in range(4):
+        losses += run(trainer, 1)
+        trainer.evaluate()
+    assert losses == expected
 
 
 def test_better() -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from dgl_deepgnn.diagnostics import Diagnosis
+    from dgl_deepgnn.diagnostics.diagnosis import Diagnosis
 
 __all__ = ["draw"]
 
@@ -20,7 +20,7 @@ _PANELS = {
     ),
     "gradient": (
         "Gradient: squared norm in each layer's weights",
-        "for a gradient of norm 1 at the output; should not be many powers of ten away from 1",
+        "for one of norm 1 at the output; not powers of ten away from 1",
     ),
     "correlation": (
         "Correlation of two nodes",

@@ -13,7 +13,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from dgl_deepgnn.speedup_report import (
+from dgl_deepgnn.speedup.report import (
     describe_ratio,
     describe_speedup,
     plot_speedup,

@@ -16,11 +16,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dgl_deepgnn import speedup
 from dgl_deepgnn.data import load_data
 from dgl_deepgnn.errors import UserError
 from dgl_deepgnn.recipe import Recipe
-from dgl_deepgnn.speedup import (
+from dgl_deepgnn.speedup import record
+from dgl_deepgnn.speedup.record import (
     Trial,
     arms_of,
     chance_loss,
@@ -166,7 +166,7 @@ def test_chance_level(target: str) -> None:
         "regression": torch.randn(34),
     }[target]
     outputs = {"multiclass": 4, "binary": 1, "multilabel": 2, "regression": 1}[target]
-    data = speedup.TaskData("t", karate.graphs, "node", target, labels, karate.splits, outputs)
+    data = record.TaskData("t", karate.graphs, "node", target, labels, karate.splits, outputs)
     train = labels[karate.splits[0]["train"]].double()
     expected = {
         "multiclass": math.log(4),
@@ -182,7 +182,7 @@ def test_chance_level_of_a_weighted_binary_loss() -> None:
     karate = load_data("karate")
     labels = torch.zeros(34, dtype=torch.long)
     labels[[0, 3, 9]] = 1  # one of the six for training
-    data = speedup.TaskData("t", karate.graphs, "node", "binary", labels, karate.splits, 1)
+    data = record.TaskData("t", karate.graphs, "node", "binary", labels, karate.splits, 1)
     loss = Trainer(recipe(training={"class_weights": "balanced"}), data, 0).loss
     # Five negatives and a positive that weighs five, each log 2, over six.
     assert chance_loss(data, loss) == pytest.approx(10 / 6 * math.log(2), rel=1e-5)
@@ -200,13 +200,13 @@ def faked(monkeypatch: pytest.MonkeyPatch):
     def fake(outcome: Outcome) -> list[tuple[str, float, int]]:
         made: list[tuple[str, float, int]] = []
 
-        def train(self: speedup._Trials, arm: str, rate: float, seed: int) -> Trial:
+        def train(self: record._Trials, arm: str, rate: float, seed: int) -> Trial:
             made.append((arm, rate, seed))
             losses = outcome(arm, rate, seed)
             score = 0.5 if len(losses) == 10 else None
             return Trial(arm, rate, seed, losses, [0.25] * len(losses), score)
 
-        monkeypatch.setattr(speedup._Trials, "_train", train)
+        monkeypatch.setattr(record._Trials, "_train", train)
         return made
 
     return fake
@@ -385,7 +385,7 @@ def test_refusals(tmp_path: Path, faked: Any) -> None:
         measure(None, resume=True)
     with pytest.raises(UserError, match="--device"):
         measure(tmp_path / "new", device="cuda:77")
-    with pytest.raises(speedup.DGLError, match="alpha"):
+    with pytest.raises(record.DGLError, match="alpha"):
         measure(tmp_path / "new", recipe(model={"options": {"alpha": 3}}))
     assert not (tmp_path / "new").exists()
 

@@ -15,7 +15,7 @@ import torch
 from dgl import DGLError, DGLGraph
 from torch import Tensor, nn
 
-from dgl_deepgnn._verdicts import Verdict, judge, number
+from dgl_deepgnn.diagnostics.verdicts import Verdict, judge, number
 from dgl_deepgnn.nn import DeepGNN, ResGINConv, ResGraphConv, ResidualConv, ResSAGEConv
 from dgl_deepgnn.theory import Family, Prediction, predict
 
@@ -100,7 +100,7 @@ class Diagnosis:
 
     def plot(self, path: str | Path) -> None:
         """Draw every quantity by layer, with the theory and the verdicts, into a PNG file."""
-        from dgl_deepgnn._diagnosis_plot import draw
+        from dgl_deepgnn.diagnostics.plot import draw
 
         draw(self, path)
 
