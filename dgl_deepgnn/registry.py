@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import fnmatch
 from collections.abc import Callable, Iterator
+from functools import cache
 from importlib.metadata import entry_points
 from typing import Generic, TypeVar
 
@@ -102,9 +103,7 @@ class Registry(Generic[T]):
         return iter(self._entries)
 
 
-_loaded_plugins: set[str] = set()
-
-
+@cache  # a failure is not kept: it is reported again at the next look-up
 def load_plugins() -> None:
     """Import every third-party module of the entry-point group ``dgl_deepgnn.plugins``.
 
@@ -117,8 +116,6 @@ def load_plugins() -> None:
         If a plugin fails to import.
     """
     for plugin in entry_points(group=PLUGIN_GROUP):
-        if plugin.value in _loaded_plugins:
-            continue
         try:
             plugin.load()
         except Exception as error:
@@ -126,4 +123,3 @@ def load_plugins() -> None:
                 f"The plugin {plugin.name!r} ({plugin.value}) failed to import: {error}. "
                 "Repair or uninstall the package that brings it."
             ) from error
-        _loaded_plugins.add(plugin.value)

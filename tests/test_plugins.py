@@ -11,6 +11,7 @@ import pytest
 
 from dgl_deepgnn import list_models
 from dgl_deepgnn.errors import UserError
+from dgl_deepgnn.registry import load_plugins
 
 ROOT = Path(__file__).parents[1]
 
@@ -77,6 +78,7 @@ def test_plugin_that_does_not_import_is_named(
 ) -> None:
     install(tmp_path, "lame", "import a_package_that_is_not_there")
     monkeypatch.syspath_prepend(tmp_path)
+    load_plugins.cache_clear()
     message = (
         r"plugin 'lame-models' \(lame\) failed to import: No module named "
         r"'a_package_that_is_not_there'.*Repair or uninstall"

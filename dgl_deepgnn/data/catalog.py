@@ -10,6 +10,7 @@ from typing import Any
 
 import dgl.data
 from dgl import DGLError
+from pydantic import TypeAdapter, ValidationError
 
 from dgl_deepgnn.data.task_data import TaskData
 from dgl_deepgnn.data.transforms import FEATURE_TRANSFORMS, transform_features
@@ -122,10 +123,26 @@ def load_data(name: str, /, **options: Any) -> TaskData:
             f"Data set {name!r}: features={features!r} is not known. "
             f"Allowed: {', '.join(FEATURE_TRANSFORMS)}."
         )
+    options = {**options, **_checked(name, loader.load, options)}
     task = loader.load(*arguments, **options)
     graphs, record = transform_features(task, features)
     facts = {**task.info, "options": options, "features": record}
     return replace(task, name=name, graphs=graphs, info=facts)
+
+
+def _checked(name: str, load: Load, options: dict[str, Any]) -> dict[str, Any]:
+    """Options of the types that the loader's signature names."""
+    checked = {}
+    for key, parameter in inspect.signature(load, eval_str=True).parameters.items():
+        if key in options and parameter.annotation is not inspect.Parameter.empty:
+            try:
+                checked[key] = TypeAdapter(parameter.annotation).validate_python(options[key])
+            except ValidationError as error:
+                raise DGLError(
+                    f"Data set {name!r}: option {key!r}: {error.errors()[0]['msg']}, "
+                    f"got {options[key]!r}."
+                ) from None
+    return checked
 
 
 def is_dgl_class(name: str) -> bool:

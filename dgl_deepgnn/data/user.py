@@ -107,7 +107,8 @@ def file(
     try:
         graphs, graph_data = dgl.load_graphs(str(source))
     except Exception as error:
-        raise DGLError(f"file:{path} was not written by dgl.save_graphs: {error}.") from error
+        reason = str(error).partition("\n")[0]  # DGL's C++ adds its stack
+        raise DGLError(f"file:{path} was not written by dgl.save_graphs: {reason}.") from error
     return task_from_graphs(
         f"file:{path}",
         graphs,

@@ -78,3 +78,17 @@ def test_embedded_data_are_the_same_twice(name):
     first, second = load_data(name), load_data(name)
     assert first.fingerprint() == second.fingerprint()
     assert {"citation", "licence", "description"} <= set(first.info)
+
+
+@pytest.mark.parametrize("value", ["abc", 1.5, None, [3]])
+def test_option_of_the_wrong_type_is_named(value: object) -> None:
+    with pytest.raises(DGLError, match=r"'digits': option 'neighbors': .*integer.*got"):
+        load_data("digits", neighbors=value)
+
+
+def test_option_written_as_text_is_converted() -> None:
+    # YAML reads 1e-1 as text.
+    assert (
+        load_data("csbm", signal="1e-1").fingerprint()
+        == load_data("csbm", signal=0.1).fingerprint()
+    )
