@@ -101,8 +101,8 @@ def from_pretrained(
 
     Examples
     --------
-    >>> model = from_pretrained("resgcn64.digits")  # doctest: +SKIP
-    >>> tuned = from_pretrained("resgcn64.digits", out_feats=5)  # doctest: +SKIP
+    >>> model = from_pretrained("resgcn64.digits")
+    >>> tuned = from_pretrained("resgcn64.digits", out_feats=5)
     """
     folder = open_zoo(zoo).fetch(name, [CONFIG, WEIGHTS])
     config = read_config(folder / CONFIG)
