@@ -267,8 +267,10 @@ def aggregation_operator(
             [0.3536, 0.5000, 0.3536],
             [0.0000, 0.3536, 0.5000]])
     """
-    if not 0 < t <= 1:
-        raise DGLError(f"t must lie in (0, 1], got {t}.")
+    if not (isinstance(t, int | float) and 0 < t <= 1):
+        raise DGLError(
+            f"t must be a number in (0, 1], got {t!r}. (Models also take schedules by layer.)"
+        )
     matrix, edge_scale = _aggregation_matrix(graph, norm, edge_weight)
     sizes = _batch_sizes(graph)
     if spectral_radius is not None:

@@ -51,6 +51,15 @@ def run() -> None:
     except (UserError, DGLError) as error:
         print(f"Error: {error}", file=sys.stderr)
         sys.exit(2)
+    except RuntimeError as error:
+        if "allocate memory" not in str(error) and "out of memory" not in str(error):
+            raise
+        print(
+            "Error: there is not enough memory for this. Make the network narrower or shallower "
+            "(model.hidden_feats, model.num_layers), or train on parts (training.batch_size).",
+            file=sys.stderr,
+        )
+        sys.exit(2)
 
 
 @app.command("train")

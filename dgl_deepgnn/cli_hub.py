@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+import warnings
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
@@ -78,7 +80,12 @@ def models_command(
     index = place.index()
     entries = {name: index.models[name] for name in index.names(pattern)}
     content = {name: entry.model_dump(mode="json") for name, entry in entries.items()}
-    text = models_table(entries, markdown) if entries else f"{place.location}: no such model."
+    if entries:
+        text = models_table(entries, markdown)
+    elif index.models:
+        text = f"{place.location}: no such model."
+    else:
+        text = f"The zoo {place.location} is empty."
     _print(text, content, as_json)
 
 
@@ -113,7 +120,9 @@ def predict_command(
     as_json: Json = False,
 ) -> None:
     """Predict for every node, edge or graph of a file, and write a CSV."""
-    rows = hub.predict(name, graph, output, zoo, scaling=scaling, force=force)
+    with warnings.catch_warnings():
+        warnings.showwarning = _print_warning
+        rows = hub.predict(name, graph, output, zoo, scaling=scaling, force=force)
     _print(f"{rows} predictions: {output}", {"rows": rows, "output": str(output)}, as_json)
 
 
@@ -136,6 +145,10 @@ def models_table(entries: dict[str, Entry], markdown: bool = False) -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in rows]
     return "\n".join(line.rstrip() for line in lines)
+
+
+def _print_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    print(f"Warning: {message}", file=sys.stderr)
 
 
 def _print(text: str, content: Any, as_json: bool) -> None:

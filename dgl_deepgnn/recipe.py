@@ -62,7 +62,7 @@ class DataSection(_Section):
     """What to train on."""
 
     name: str
-    """A data set's name, see `dgl-deepgnn data`."""
+    """A data set's name, see docs/recipes.md."""
     options: dict[str, JsonValue] = {}
     """Arguments of its loader."""
 
@@ -184,7 +184,7 @@ class TrainingSection(_Section):
     @model_validator(mode="after")
     def _check(self) -> TrainingSection:
         if (self.epochs is None) == (self.steps is None):
-            raise ValueError("give either epochs or steps, and not both")
+            raise ValueError("give either epochs or steps, and set the other to null")
         if self.clusters is not None and self.batch_size is None:
             raise ValueError("clusters needs batch_size: how many parts a step takes")
         if self.clusters is not None and (self.batch_size or 0) > self.clusters:
@@ -290,6 +290,8 @@ def load_recipe(source: str | Path, overrides: Mapping[str, Any] | Sequence[str]
     """
     content, name, where = _read(str(source), [])
     content.setdefault("name", name)
+    if isinstance(overrides, str):
+        overrides = [overrides]
     if not isinstance(overrides, Mapping):
         overrides = dict(_parse_override(text) for text in overrides)
     for key, value in overrides.items():

@@ -220,7 +220,8 @@ def _as_target(name: str, labels: Tensor, target: Target | None) -> tuple[Tensor
         if labels.dim() == 2:
             ones = bool(((labels == 0) | (labels == 1)).all())
             target = "multilabel" if ones else "regression"
-        elif labels.dtype == torch.bool:
+        # dgl.save_graphs writes bools as uint8.
+        elif labels.dtype in (torch.bool, torch.uint8) and bool((labels <= 1).all()):
             target = "binary"
         else:
             target = "regression" if labels.is_floating_point() else "multiclass"

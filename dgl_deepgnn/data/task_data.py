@@ -260,3 +260,10 @@ class TaskData:
                 f"a {self.target} label is {used[wrong][0].item()}; allowed: 0 to {top} "
                 f"(num_outputs={outputs})"
             )
+        if self.target == "multiclass" and outputs > self.num_items:
+            self._fail(
+                f"there are {outputs} classes for {self.num_items} {self.level}s; number the "
+                "classes from 0 without gaps"
+            )
+        if self.target != "multilabel" and bool((used == used[0]).all()):
+            self._fail(f"every label is {used[0].item()}: there is nothing to learn")

@@ -59,8 +59,7 @@ def trackml(path: str | None = None, pt_min: float = 0.9, max_z0: float = 200.0)
     ----------
     path : str, optional
         The npz file or its folder. By default the environment variable
-        ``DGL_DEEPGNN_TRACKML``, then ``npz`` beside or in ``DGL_DOWNLOAD_DIR``, then
-        ``../shared/datasets/npz``.
+        ``DGL_DEEPGNN_TRACKML``, then ``npz`` in or beside ``DGL_DOWNLOAD_DIR``.
     pt_min : float, optional
         Least transverse momentum of a particle in GeV; 0.1 or more.
     max_z0 : float, optional
@@ -136,12 +135,11 @@ def _find(path: str | None) -> Path:
         if "DGL_DOWNLOAD_DIR" in os.environ:
             downloads = Path(os.environ["DGL_DOWNLOAD_DIR"])
             places += [downloads / "npz", downloads.parent / "npz"]
-        places.append(Path("..") / "shared" / "datasets" / "npz")
     for place in places:
         for file in (place, place / FILE):
             if file.is_file():
                 return file
     raise DGLError(
-        f"trackml: found no {FILE}; looked in {', '.join(map(str, places))}. Put it there, or give "
+        f"trackml: found no {FILE}; looked in {', '.join(map(str, places)) or 'no folder'}. Give "
         "path= (the file or its folder) or the environment variable DGL_DEEPGNN_TRACKML."
     )

@@ -158,8 +158,8 @@ def diagnose(
     Raises
     ------
     DGLError
-        If the graph is not homogeneous, no layer is found, or the theory is that of another
-        number of layers.
+        If the graph is not homogeneous, the features are not finite or all zero, no layer is
+        found, or the theory is that of another number of layers.
 
     Examples
     --------
@@ -178,6 +178,8 @@ def diagnose(
             "diagnose needs a homogeneous graph or a batch of them: dgl.to_homogeneous(graph) "
             "makes one, and a sampler's blocks are diagnosed on their full graph."
         )
+    if not bool(torch.isfinite(feat).all()) or not bool((feat != 0).any()):
+        raise DGLError("feat must be finite and not all zero: nothing could be told by such input.")
     if theory is None and isinstance(model, DeepGNN):
         theory = _theory(model, graph, feat, edge_weight)
     if forward is None:

@@ -40,7 +40,7 @@ def draw(diagnosis: Diagnosis, path: str | Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 9.8))
+    figure = Figure(figsize=(11, 10.4))
     FigureCanvasAgg(figure)
     figure.suptitle("What the model does at initialization, layer by layer", fontsize=14)
     axes = figure.subplots(2, 2, sharex=True).flat
@@ -52,15 +52,15 @@ def draw(diagnosis: Diagnosis, path: str | Path) -> None:
     handles, labels = figure.axes[0].get_legend_handles_labels()
     labels = [label.format(draws=draws) for label in labels]
     figure.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, 0.955), ncols=3)
-    y = 0.165
+    y = 0.2
     for verdict in diagnosis.verdicts:
         color = _COLORS.get(verdict.status, "#b42318")
         heading = f"{verdict.principle}: {verdict.status.upper()}"
         figure.text(0.07, y, heading, fontsize=10, weight="bold", color=color, va="top")
         message = textwrap.fill(verdict.message, 165)
         figure.text(0.07, y - 0.018, message, fontsize=8, color="0.2", va="top")
-        y -= 0.053
-    figure.subplots_adjust(left=0.07, right=0.98, top=0.865, bottom=0.235, hspace=0.42, wspace=0.16)
+        y -= 0.034 + 0.013 * (message.count("\n") + 1)
+    figure.subplots_adjust(left=0.07, right=0.98, top=0.872, bottom=0.265, hspace=0.42, wspace=0.16)
     figure.savefig(path, format="png", dpi=110)
 
 

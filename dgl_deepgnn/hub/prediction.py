@@ -65,12 +65,12 @@ def predict(
     Raises
     ------
     UserError
-        If the CSV exists, the file holds no such graphs, or the model cannot be loaded.
+        If the CSV exists or cannot be written there, the file holds no such graphs, or the
+        model cannot be loaded.
     DGLError
         If the features' width is not the model's.
     """
-    if Path(output).exists() and not force:
-        raise UserError(f"{output} exists. --force overwrites it.")
+    _check_output(Path(output), force)
     graphs = _read(Path(graph))
     model = from_pretrained(name, zoo)
     assert model.pretrained is not None
@@ -100,13 +100,23 @@ def predict(
     return len(rows)
 
 
+def _check_output(path: Path, force: bool) -> None:
+    if path.is_dir():
+        raise UserError(f"{path} is a folder. Give the path of the CSV.")
+    if path.exists() and not force:
+        raise UserError(f"{path} exists. --force overwrites it.")
+    if not path.parent.is_dir():
+        raise UserError(f"{path} cannot be written: there is no folder {path.parent}.")
+
+
 def _read(path: Path) -> list[DGLGraph]:
     if not path.is_file():
         raise UserError(f"{path} does not exist. Give a file written by dgl.save_graphs.")
     try:
         graphs, _ = dgl.load_graphs(str(path))
     except Exception as error:  # DGL's reader raises several kinds
-        raise UserError(f"{path} was not written by dgl.save_graphs: {error}.") from None
+        reason = str(error).partition("\n")[0]  # DGL's C++ adds its stack
+        raise UserError(f"{path} was not written by dgl.save_graphs: {reason}.") from None
     for index, graph in enumerate(graphs):
         if not graph.is_homogeneous:
             raise UserError(f"{path}: graph {index} is heterogeneous; use dgl.to_homogeneous.")

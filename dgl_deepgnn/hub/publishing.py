@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,6 +31,7 @@ from dgl_deepgnn.hub.errors import ZooError
 from dgl_deepgnn.hub.evaluation import FP16_TOLERANCE, TOLERANCE, agrees, score_model
 from dgl_deepgnn.hub.index import CONFIG, METRICS, WEIGHTS, Entry, FileFacts, Index, Ratio
 from dgl_deepgnn.hub.store import INDEX, OLD, FolderZoo, open_zoo
+from dgl_deepgnn.recipe import Recipe, list_recipes, load_recipe
 from dgl_deepgnn.speedup.report import PRINCIPLED
 from dgl_deepgnn.training import RunFolder
 from dgl_deepgnn.training.files import load_tensors, save_tensors, write_json, write_text
@@ -62,9 +64,11 @@ def publish(
     run : Path
         Folder written by :func:`dgl_deepgnn.training.train`.
     speedup : Path, optional
-        Folder written by :func:`dgl_deepgnn.speedup.measure_speedup`; by default ``RUN.speedup``.
+        Folder written by :func:`dgl_deepgnn.speedup.measure_speedup`; by default ``RUN.speedup``,
+        or of a run ``NAME-2`` also ``NAME.speedup-2``.
     zoo : str or Path, optional
-        The zoo's folder (made if need be); by default see :func:`open_zoo`.
+        The zoo's folder (made if need be; a folder with other things in it is refused); by
+        default see :func:`open_zoo`.
     replace : bool
         Whether an entry of that name may be replaced.
     dtype : {"fp32", "fp16"}
@@ -81,14 +85,18 @@ def publish(
     ------
     ZooError
         If the run is not finished, the speed-up record is missing or of another recipe or
-        data, the name is taken, or the weights do not reproduce the recorded metric (to a
-        relative 0.002; stored as fp16, to 0.01).
+        data, the name is taken, or is that of a packaged recipe that this run did not follow,
+        or the weights do not reproduce the recorded metric (to a relative 0.002; stored as
+        fp16, to 0.01).
     """
+    if not licence.strip():
+        raise ZooError("The licence is empty. Give an SPDX identifier, such as Apache-2.0.")
     target = _folder_to_write(zoo)
-    folder = RunFolder.open(Path(run))
+    folder = RunFolder.open(Path(run), kind="training")
     recipe = folder.recipe
     name = recipe.name
-    record = _open_speedup(folder, Path(speedup) if speedup else Path(f"{folder.path}.speedup"))
+    _check_name(recipe)
+    record = _open_speedup(folder, Path(speedup) if speedup else _record_of(folder.path))
     summary = _finished(folder)
     _check_free(target, name, replace)
     data = load_data(recipe.data.name, **recipe.data.options)
@@ -133,7 +141,40 @@ def _folder_to_write(zoo: str | Path | None) -> FolderZoo:
     target = open_zoo(zoo)
     if not isinstance(target, FolderZoo):
         raise ZooError(f"The zoo {target.location} is an address; publish into a folder (--zoo).")
+    path = target.path
+    if path.is_dir() and not (path / INDEX).exists():
+        for other in path.iterdir():
+            if not other.name.startswith(".") and not _is_leftover(other, other.name):
+                raise ZooError(
+                    f"{path} is no zoo: it holds {other.name}, but no {INDEX}. Publish into a "
+                    "zoo, or an empty or new folder (--zoo)."
+                )
     return target
+
+
+def _check_name(recipe: Recipe) -> None:
+    """Refuse a packaged recipe's name for what was trained by another recipe."""
+    if recipe.name not in list_recipes():
+        return
+    packaged = load_recipe(recipe.name)
+    sections = ("data", "model", "optimizer", "schedule", "training")
+    changed = [key for key in sections if getattr(recipe, key) != getattr(packaged, key)]
+    if changed:
+        raise ZooError(
+            f"The run did not follow the recipe {recipe.name} that comes with the package: "
+            f"{', '.join(changed)} differ{'s' if len(changed) == 1 else ''}. Give it a name of "
+            "its own: train ... --set name=NAME (and speedup likewise)."
+        )
+
+
+def _record_of(run: Path) -> Path:
+    """Where a run's speed-up record lies, if nothing else is said."""
+    usual = Path(f"{run}.speedup")
+    numbered = re.fullmatch(r"(.+)-(\d+)", run.name)  # see `new_folder`
+    if numbered and not usual.exists():
+        other = run.with_name(f"{numbered[1]}.speedup-{numbered[2]}")
+        return other if other.exists() else usual
+    return usual
 
 
 def _open_speedup(run: RunFolder, path: Path) -> Path:
@@ -143,7 +184,7 @@ def _open_speedup(run: RunFolder, path: Path) -> Path:
             f"There is no finished speed-up record at {path}. Make it with `dgl-deepgnn speedup "
             f"{how}`, or say where it is (--speedup)."
         )
-    other = RunFolder.open(path).recipe
+    other = RunFolder.open(path, kind="speed-up record").recipe
     for key in ("name", "data", "model"):
         if getattr(other, key) != getattr(run.recipe, key):
             raise ZooError(
@@ -198,6 +239,7 @@ def _is_leftover(folder: Path, name: str) -> bool:
 def _config(folder: RunFolder, data: TaskData, dtype: Any, licence: str, seed: int) -> Config:
     built = json.loads((folder.path / CONFIG).read_text())
     environment = json.loads((folder.path / "run.json").read_text())
+    del environment["kind"]
     recipe, info = folder.recipe, data.info
     return Config(
         name=recipe.name,

@@ -191,6 +191,9 @@ class RemoteZoo:
             registry={file: f"sha256:{facts.sha256}" for file, facts in missing.items()},
             retry_if_failed=self._retries,
         )
+        logger = pooch.get_logger()
+        level = logger.level
+        logger.setLevel("WARNING")  # the progress bar says enough
         try:
             for file, facts in missing.items():
                 with explained(f"{self.location}/{name}/{file}"):
@@ -199,6 +202,7 @@ class RemoteZoo:
             for file in missing:
                 os.replace(staging / file, self.cache / name / file)
         finally:
+            logger.setLevel(level)
             shutil.rmtree(staging, ignore_errors=True)
 
     def _download_index(self) -> Index:

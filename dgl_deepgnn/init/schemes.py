@@ -80,8 +80,11 @@ def critical_(
     --------
     >>> import dgl
     >>> graph = dgl.rand_graph(1000, 10000).add_self_loop()
-    >>> layers = [dgl.nn.GraphConv(64, 64) for _ in range(32)]
+    >>> layers = [dgl.nn.GraphConv(64, 64, activation=torch.relu) for _ in range(31)]
+    >>> layers.append(dgl.nn.GraphConv(64, 64))
     >>> model = critical_(dgl.nn.Sequential(*layers), graph)
+    >>> bool(1e-4 < model(graph, torch.randn(1000, 64)).square().mean() < 10)
+    True
     """
     stages = collect_stages(module, GraphContext(graph, edge_weight, strict))
     draw(stages, critical_std, output_layer)

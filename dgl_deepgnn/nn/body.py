@@ -126,14 +126,18 @@ class DeepGNN(nn.Module):
         }
         """Constructor arguments, as a checkpoint stores them."""
         for name in ("in_feats", "hidden_feats", "out_feats", "num_layers"):
-            _require(name, self.config[name], "at least 1", self.config[name] >= 1)
+            width = self.config[name]
+            whole = isinstance(width, int) and not isinstance(width, bool)
+            _require(name, width, "a whole number of at least 1", whole and width >= 1)
         _require("residual", residual, f"one of {RESIDUALS}", residual in RESIDUALS)
         _require("head", head, f"one of {HEADS}", head in HEADS)
         _require(
             "norm_layer", norm_layer, f"one of {tuple(NORM_LAYERS)}", norm_layer in NORM_LAYERS
         )
-        _require("dropout", dropout, "in [0, 1)", 0 <= dropout < 1)
-        _require("alpha", alpha, "in (0, 1)", 0 < alpha < 1)
+        number = isinstance(dropout, int | float)
+        _require("dropout", dropout, "a number in [0, 1)", number and 0 <= dropout < 1)
+        number = isinstance(alpha, int | float)
+        _require("alpha", alpha, "a number in (0, 1)", number and 0 < alpha < 1)
         _require("init", init, f"one of {tuple(SCHEMES)}", init in SCHEMES)
         self.in_feats, self.num_layers = in_feats, num_layers
         self.residual, self.init, self.alpha = residual, init, alpha

@@ -168,12 +168,12 @@ def measure_speedup(
     if resume:
         if output is None:
             raise UserError("To resume, say which folder.")
-        folder = RunFolder.open(Path(output), data)
+        folder = RunFolder.open(Path(output), data, "speed-up record")
         if folder.recipe != recipe:
             raise UserError(f"{output} was started with another recipe: see its recipe.yaml.")
     else:
         path = Path(output) if output else new_folder(Path("runs"), f"{recipe.name}.speedup")
-        folder = RunFolder.create(path, recipe, data, device)
+        folder = RunFolder.create(path, recipe, data, device, "speed-up record")
     if progress:
         print(f"Folder: {folder.path}", file=sys.stderr)
     with folder.locked(), torch.random.fork_rng():

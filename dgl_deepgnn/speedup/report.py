@@ -61,6 +61,7 @@ def describe_speedup(result: dict[str, Any]) -> str:
 def plot_speedup(path: Path, result: dict[str, Any]) -> None:
     """Draw median and quartiles of the training loss by step, with the targets marked."""
     from matplotlib.figure import Figure  # only who plots pays for matplotlib
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(8, 4.8), layout="constrained")
     axes = figure.subplots()
@@ -98,6 +99,17 @@ def plot_speedup(path: Path, result: dict[str, Any]) -> None:
     )
     # An arm on its way to infinity would press the others into one line.
     chance = result["targets"][0] / result["target_shares"][0]
+    axes.axhline(chance, color="0.6", linestyle="--", linewidth=1)
+    axes.annotate(
+        "chance level:\na uniform guess",
+        (result["budget"], chance),
+        xytext=(4, 0),
+        textcoords="offset points",
+        va="center",
+        fontsize="small",
+        color="0.4",
+    )
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylim(top=min(axes.get_ylim()[1], 10 * chance))
     axes.grid(alpha=0.3, which="both")
     axes.legend(fontsize="small")

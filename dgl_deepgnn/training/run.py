@@ -58,7 +58,9 @@ class RunFolder:
         self.path, self.recipe = path, recipe
 
     @classmethod
-    def create(cls, path: Path, recipe: Recipe, data: TaskData, device: str) -> RunFolder:
+    def create(
+        cls, path: Path, recipe: Recipe, data: TaskData, device: str, kind: str = "training"
+    ) -> RunFolder:
         """Make a new folder.
 
         Raises
@@ -66,26 +68,30 @@ class RunFolder:
         UserError
             If it exists (a run folder is never overwritten) or cannot be made.
         """
-        facts = {"fingerprint": data.fingerprint(), **environment(device)}
-        make_folder(path)
+        facts = {"kind": kind, "fingerprint": data.fingerprint(), **environment(device)}
+        make_folder(path, advice=f"Continue it with `--resume {path}`. ")
         write_text(path / "recipe.yaml", recipe.to_yaml())
         write_json(path / "run.json", facts)
         return cls(path, recipe)
 
     @classmethod
-    def open(cls, path: Path, data: TaskData | None = None) -> RunFolder:
+    def open(cls, path: Path, data: TaskData | None = None, kind: str | None = None) -> RunFolder:
         """Open a folder that exists.
 
         Raises
         ------
         UserError
-            If it is not a run folder, or `data` is not what it was started with.
+            If it is not a run folder, not of this `kind` ("training" or "speed-up record"), or
+            `data` is not what it was started with.
         """
         try:
             recipe = load_recipe(path / "recipe.yaml")
-            fingerprint = json.loads((path / "run.json").read_text())["fingerprint"]
+            facts = json.loads((path / "run.json").read_text())
+            fingerprint, found = facts["fingerprint"], facts["kind"]
         except (OSError, ValueError, LookupError, TypeError) as error:
             raise UserError(f"{path} is not a run folder: {error}") from None
+        if kind not in (None, found):
+            raise UserError(f"{path} holds a {found}, not a {kind}.")
         if data is not None and fingerprint != data.fingerprint():
             raise UserError(
                 f"{path} was started with other data than {recipe.data.name} gives now "
@@ -179,7 +185,7 @@ def train(
     if resume:
         if output is None:
             raise UserError("To resume, say which run folder.")
-        folder = RunFolder.open(Path(output), data)
+        folder = RunFolder.open(Path(output), data, "training")
         if folder.recipe != recipe:
             raise UserError(f"{output} was started with another recipe: see its recipe.yaml.")
     else:
@@ -207,8 +213,8 @@ def new_folder(parent: Path, name: str) -> Path:
     return path
 
 
-def make_folder(path: Path) -> None:
-    """Make a folder that is not there yet.
+def make_folder(path: Path, advice: str = "") -> None:
+    """Make a folder that is not there yet; `advice` is what else than another one would do.
 
     Raises
     ------
@@ -219,8 +225,8 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True)
     except FileExistsError:
         raise UserError(
-            f"{path} exists, and a run folder is never overwritten. Continue it with "
-            f"`--resume {path}`, or give another folder with --output."
+            f"{path} exists, and a run folder is never overwritten. {advice}Give another folder "
+            "with --output."
         ) from None
     except OSError as error:
         raise UserError(

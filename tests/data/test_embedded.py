@@ -35,6 +35,20 @@ def test_digits_are_joined_to_their_nearest():
         assert within <= near  # beyond them, ties, and those that chose this node
 
 
+def test_ties_between_digits_go_to_the_lower_index():
+    # Whole numbers leave no room for rounding: the graph must not depend on threads or machine.
+    images = load_digits(return_X_y=True)[0].astype(np.int64)
+    squared = (images**2).sum(1)[:, None] + (images**2).sum(1) - 2 * images @ images.T
+    edges = set()
+    for node, row in enumerate(squared):
+        order = sorted((gap, other) for other, gap in enumerate(row.tolist()) if other != node)
+        edges |= {(node, other) for _, other in order[:8]} | {(o, node) for _, o in order[:8]}
+    src, dst = load_data("digits").graphs[0].edges()
+    assert edges | {(node, node) for node in range(1797)} == set(
+        zip(src.tolist(), dst.tolist(), strict=True)
+    )
+
+
 def test_more_neighbors_more_edges():
     few, many = (load_data("digits", neighbors=n).graphs[0].num_edges() for n in (4, 10))
     assert few < load_data("digits").graphs[0].num_edges() < many

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import dgl
 import pytest
+import torch
 import typer
 from typer.testing import CliRunner
 
@@ -45,6 +46,8 @@ def test_publish_list_download_evaluate_predict(
     listed = call("models", "tiny*", "--zoo", zoo)
     assert NAME in listed
     assert "no such model" in call("models", "huge*", "--zoo", zoo)
+    (tmp_path / "empty").mkdir()
+    assert "is empty" in call("models", "--zoo", tmp_path / "empty")
     assert json.loads(call("models", "--zoo", zoo, "--json"))[NAME]["depth"] == 3
     header, rule, row = call("models", "--zoo", zoo, "--markdown").splitlines()
     assert header.count("|") == rule.count("|") == row.count("|") == 11
@@ -56,6 +59,20 @@ def test_publish_list_download_evaluate_predict(
     assert "34 predictions" in call(*arguments, "--output", tmp_path / "p.csv")
     call(*arguments, "--output", tmp_path / "p.csv", code=1)
     call(*arguments, "--output", tmp_path / "p.csv", "--force", "--no-scaling")
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_warning_is_one_line_for_people(
+    call: Callable[..., str], zoo: Path, tmp_path: Path
+) -> None:
+    graph = dgl.graph(([0, 1], [1, 0]))
+    graph.ndata["feat"] = torch.ones(2, 34)
+    dgl.save_graphs(str(tmp_path / "g.bin"), [graph])
+    arguments = ["--zoo", zoo, "--graph", tmp_path / "g.bin", "--output", tmp_path / "p.csv"]
+    warning, result = sorted(call("predict", NAME, *arguments).splitlines(), reverse=True)
+    assert warning.startswith("Warning: ")
+    assert "lack self-loops" in warning
+    assert result.startswith("2 predictions")
 
 
 def test_a_metric_that_differs_is_exit_code_1(

@@ -53,6 +53,13 @@ def test_a_csv_is_not_overwritten_unless_told(
     with pytest.raises(UserError, match=r"out\.csv exists.*--force"):
         predict(NAME, graph_file, output, published)
     assert output.read_text() == "precious"
+    for place, says in (
+        (tmp_path, "is a folder"),
+        (tmp_path / "absent" / "p.csv", "no folder .*absent"),
+    ):
+        # Said before anything is read: there is no such model.
+        with pytest.raises(UserError, match=says):
+            predict("absent", graph_file, place, published, force=True)
     predict(NAME, graph_file, output, published, force=True)
     assert len(rows_of(output)) == 68
 
@@ -124,8 +131,9 @@ def test_files_that_do_not_fit(published: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not exist"):
         predict(NAME, tmp_path / "absent.bin", output, published)
     file.write_text("no graphs")
-    with pytest.raises(UserError, match="not written by"):
+    with pytest.raises(UserError, match="not written by") as caught:
         predict(NAME, file, output, published)
+    assert "\n" not in str(caught.value)  # DGL's stack
     with pytest.raises(UserError, match=r"graph 0 has no ndata\['feat'\]"):
         attempt(None)
     with pytest.raises(DGLError, match=r"shape \(2, 3\).*expected \(2, 34\)"):

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from dgl_deepgnn.errors import UserError
 from dgl_deepgnn.hub import (
     ZooError,
     evaluate,
@@ -21,6 +22,7 @@ from dgl_deepgnn.hub import (
 )
 from dgl_deepgnn.hub.config import read_config
 from dgl_deepgnn.hub.index import FileFacts, Index
+from dgl_deepgnn.recipe import load_recipe
 from dgl_deepgnn.training import RunFolder
 
 NAME = "tiny.karate"
@@ -72,6 +74,7 @@ def test_an_entry_holds_what_the_run_held(run: Path, published: Path) -> None:
     config = read_config(folder / "config.json")
     assert config.recipe == RunFolder.open(run).recipe
     facts = json.loads((run / "run.json").read_text())
+    assert facts.pop("kind") == "training"
     assert config.data.fingerprint == facts.pop("fingerprint")
     assert config.environment == facts
     assert config.data.self_loops
@@ -125,9 +128,71 @@ def test_other_models_stay(run: Path, zoo: Path) -> None:
 def test_a_folder_that_is_no_entry_is_left_alone(my_run: Path) -> None:
     precious = my_run.rename(my_run.with_name(NAME))
     before = snapshot(precious)
+    with pytest.raises(ZooError, match=r"is no zoo: it holds .* but no index\.json"):
+        publish(precious, my_run.with_name("run.speedup"), zoo=precious.parent)
+    (precious.parent / "index.json").write_text(Index().dump())
     with pytest.raises(ZooError, match="is no entry of a zoo"):
         publish(precious, my_run.with_name("run.speedup"), zoo=precious.parent)
     assert snapshot(precious) == before
+
+
+def test_what_a_crash_leaves_of_a_new_zoo_can_be_published_into(run: Path, zoo: Path) -> None:
+    (zoo / "index.json").unlink()
+    (zoo / ".lock").touch()
+    publish(run, zoo=zoo)
+    assert list_pretrained(zoo=zoo) == [NAME]
+
+
+PACKAGED = "resgcn64.digits"
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("data.options.k=3", "data differs"),
+        ("model.num_layers=4", "model differs"),
+        ("optimizer.lr=0.5", "optimizer differs"),
+        ("schedule.warmup_steps=7", "schedule differs"),
+        ("training.epochs=1", "training differs"),
+    ],
+)
+def test_a_packaged_name_is_for_the_packaged_recipe(
+    override: str, says: str, my_run: Path, tmp_path: Path
+) -> None:
+    recipe = load_recipe(PACKAGED, [override])
+    (my_run / "recipe.yaml").write_text(recipe.to_yaml())
+    with pytest.raises(ZooError, match=rf"{PACKAGED}.*: {says}\..*--set name="):
+        publish(my_run, zoo=tmp_path / "zoo")
+
+
+@pytest.mark.parametrize("override", ["seeds=[3]", "speedup.steps=5", "name=own.digits"])
+def test_what_does_not_make_another_recipe(override: str, my_run: Path, tmp_path: Path) -> None:
+    (my_run / "recipe.yaml").write_text(load_recipe(PACKAGED, [override]).to_yaml())
+    with pytest.raises(ZooError, match=r"speed-up record .* belongs to another recipe"):
+        publish(my_run, zoo=tmp_path / "zoo")
+
+
+def test_the_record_of_a_numbered_run(my_run: Path, tmp_path: Path) -> None:
+    run = my_run.rename(tmp_path / f"{NAME}-2")
+    with pytest.raises(ZooError, match=rf"no finished speed-up record at .*{NAME}-2\.speedup\."):
+        publish(run, zoo=tmp_path / "zoo")
+    (tmp_path / "run.speedup").rename(tmp_path / f"{NAME}.speedup-2")
+    publish(run, zoo=tmp_path / "zoo")
+    (tmp_path / f"{NAME}.speedup-2").rename(tmp_path / f"{NAME}-2.speedup")
+    publish(run, zoo=tmp_path / "zoo", replace=True)
+
+
+def test_a_record_is_no_run(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds a speed-up record, not a training"):
+        publish(f"{run}.speedup", zoo=tmp_path / "zoo")
+    with pytest.raises(ZooError, match="no finished speed-up record"):
+        publish(run, run, tmp_path / "zoo")
+
+
+@pytest.mark.parametrize("licence", ["", " "])
+def test_weights_need_a_licence(licence: str, run: Path, tmp_path: Path) -> None:
+    with pytest.raises(ZooError, match="licence is empty"):
+        publish(run, zoo=tmp_path / "zoo", licence=licence)
 
 
 def test_weights_that_do_not_reproduce_the_metric(my_run: Path, tmp_path: Path) -> None:

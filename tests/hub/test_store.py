@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -7,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pooch
 import pytest
 from safetensors.torch import load_file, save_file
 
@@ -74,6 +76,15 @@ def test_a_download_is_the_folder_and_is_made_once(server: Any, zoo: Path) -> No
     count = len(server.requests)
     assert download(NAME, server.address) == folder
     assert server.requests[count:] == ["/index.json"]
+
+
+def test_a_download_prints_no_log(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    (handler,) = pooch.get_logger().handlers
+    monkeypatch.setattr(handler, "stream", io.StringIO())
+    level = pooch.get_logger().level
+    download(NAME, server.address)
+    assert handler.stream.getvalue() == ""
+    assert pooch.get_logger().level == level
 
 
 def test_a_model_needs_only_config_and_weights(server: Any) -> None:

@@ -431,10 +431,10 @@ def test_models_by_name() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"num_layers": -3}, "num_layers must be at least 1, got -3"),
-        ({"num_layers": 0}, "num_layers must be at least 1, got 0"),
-        ({"hidden_feats": 0}, "hidden_feats must be at least 1, got 0"),
-        ({"out_feats": -1}, "out_feats must be at least 1, got -1"),
+        ({"num_layers": -3}, "num_layers must be a whole number of at least 1, got -3"),
+        ({"num_layers": 0}, "num_layers must be a whole number of at least 1, got 0"),
+        ({"hidden_feats": 0}, "hidden_feats must be a whole number of at least 1, got 0"),
+        ({"out_feats": -1}, "out_feats must be a whole number of at least 1, got -1"),
         ({"residual": "dense"}, "residual must be one of .*'fixup'.*got 'dense'"),
         ({"t": 0}, r"t = 0 is not.*number in \(0, 1\].*'per-depth:c'"),
         ({"t": 1.1}, r"t = 1\.1 is not"),
@@ -442,10 +442,10 @@ def test_models_by_name() -> None:
         ({"t": "harmonic:-1"}, r"t = 'harmonic:-1' is not"),
         ({"t": float("nan")}, "t = nan is not"),
         ({"init": "orthogonal"}, "init must be one of .*'critical'.*got 'orthogonal'"),
-        ({"dropout": 1.0}, r"dropout must be in \[0, 1\), got 1\.0"),
+        ({"dropout": 1.0}, r"dropout must be a number in \[0, 1\), got 1\.0"),
         ({"norm_layer": "group"}, "norm_layer must be one of .*'batch'.*got 'group'"),
         ({"head": "link"}, "head must be one of .*'edge'.*got 'link'"),
-        ({"alpha": 0}, r"alpha must be in \(0, 1\), got 0"),
+        ({"alpha": 0}, r"alpha must be a number in \(0, 1\), got 0"),
         ({"norm": "mean"}, "norm must be one of 'both'.*got 'mean'"),
     ],
 )

@@ -165,7 +165,13 @@ def test_plot(result: dict[str, Any], tmp_path: Path, monkeypatch: pytest.Monkey
     low, high = axes.get_ylim()
     assert all(low < target < high for target in result["targets"])
     notes = [text.get_text() for text in axes.texts]
-    assert notes == ["target: 0.5 of\nchance level", "target: 0.1 of\nchance level"]
+    assert notes == [
+        "target: 0.5 of\nchance level",
+        "target: 0.1 of\nchance level",
+        "chance level:\na uniform guess",
+    ]
+    chance = result["targets"][0] / result["target_shares"][0]
+    assert any(level == pytest.approx(chance) for level in levels)
 
 
 @pytest.mark.parametrize("length", [0, 1, 3])

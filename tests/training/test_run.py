@@ -496,3 +496,10 @@ def test_every_level_and_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             spec = recipe(training={"epochs": 1, "batch_size": 4})
             folder = quiet(spec, tmp_path / f"{level}-{target}")
             assert np.isfinite(folder.result(0)["test"]["loss"])
+
+
+def test_kinds_of_folders_are_told_apart(tmp_path: Path) -> None:
+    folder = quiet(recipe(), tmp_path / "r")
+    assert RunFolder.open(folder.path, kind="training").path == folder.path
+    with pytest.raises(UserError, match="holds a training, not a speed-up record"):
+        RunFolder.open(folder.path, kind="speed-up record")
