@@ -6,6 +6,9 @@ import re
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
+
+from dgl_deepgnn.cli import app
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -29,3 +32,8 @@ def test_python_blocks_run(name: str, tmp_path: Path, monkeypatch: pytest.Monkey
     if name == "README.md":
         verdicts = namespace["result"].verdicts  # type: ignore[attr-defined]
         assert verdicts[0].status == "healthy"  # what critical_ was called for
+
+
+def test_readme_has_the_current_table_of_models() -> None:
+    table = CliRunner().invoke(app, ["models", "--markdown"], env={"DGL_DEEPGNN_ZOO": ""}).stdout
+    assert table.strip() in (ROOT / "README.md").read_text("utf-8"), "dgl-deepgnn models --markdown"
