@@ -107,10 +107,10 @@ def _early_training(speedups: dict[str, Any]) -> str:
 
 
 def _use(config: Config) -> str:
-    edge = ", edge_feat=graph.edata['feat']" if config.model.arguments.get("edge_feats") else ""
+    edge = ', edge_feat=graph.edata["feat"]' if config.model.arguments.get("edge_feats") else ""
     scaled = any(entry["transform"] != "none" for entry in config.data.features.values())
     scaling = (
-        "graph = apply_scaling(graph, model.pretrained['data']['features'])  # as in training\n"
+        'graph = apply_scaling(graph, model.pretrained["data"]["features"])  # as in training\n'
         if scaled
         else ""
     )
@@ -119,7 +119,7 @@ def _use(config: Config) -> str:
         "## Use\n\n```python\n"
         f"{imports}from dgl_deepgnn.hub import from_pretrained\n\n"
         f'model = from_pretrained("{config.name}")  # in evaluation mode\n'
-        f"{scaling}scores = model(graph, graph.ndata['feat']{edge})\n"
+        f'{scaling}scores = model(graph, graph.ndata["feat"]{edge})\n'
         f'tuned = from_pretrained("{config.name}", out_feats=5)  # a new head, to be trained\n'
         "```\n\n```sh\n"
         f"dgl-deepgnn evaluate {config.name}\n"
@@ -164,7 +164,7 @@ def _provenance(config: Config) -> str:
         "data fingerprint (SHA-256)": f"`{data.fingerprint}`",
         **{key.replace("_", " "): _plain(value) for key, value in data.facts.items()},
         "versions": _plain(environment.get("versions", {})),
-        "trained on": f"{environment.get('device')}, {environment.get('threads')} threads",
+        "trained on": f"{environment.get('device')}, threads: {environment.get('threads')}",
         "seeds": _plain(config.seeds),
     }
     return (
