@@ -235,12 +235,19 @@ class DeepGNN(nn.Module):
         Raises
         ------
         DGLError
-            If a shape does not fit the graph or the model.
+            If a shape or dtype does not fit the graph or the model.
         """
         if feat.dim() != 2 or feat.shape[1] != self.in_feats:
             raise DGLError(
                 f"Features have shape {tuple(feat.shape)}, but the model was built with "
                 f"in_feats={self.in_feats}: expected (nodes, {self.in_feats})."
+            )
+        dtype = next(self.convs.parameters()).dtype
+        mixed = (feat.dtype == torch.float64) != (dtype == torch.float64)
+        if mixed or not feat.is_floating_point():  # autocast takes care of the shorter types
+            cast = "feat.float()" if dtype == torch.float32 else f"feat.to({dtype})"
+            raise DGLError(
+                f"Features are {feat.dtype}, but the model's weights are {dtype}: give {cast}."
             )
         if not isinstance(graph, AggregationOperator):
             graph = self.operator(graph, edge_weight)

@@ -470,6 +470,28 @@ def test_features_that_do_not_fit(
         ResGCN(3, 4, 2, 3)(weighted[0], torch.ones(shape))
 
 
+@pytest.mark.parametrize(
+    ("precise", "dtype", "message"),
+    [
+        (False, torch.float64, r"are torch.float64, .* weights are torch.float32: .*feat.float\(\)"),
+        (False, torch.int64, r"are torch.int64, .*feat.float\(\)"),
+        (True, torch.float32, r"weights are torch.float64: give feat.to\(torch.float64\)"),
+    ],
+)
+def test_features_of_another_type(
+    weighted: tuple[DGLGraph, Tensor], precise: bool, dtype: torch.dtype, message: str
+) -> None:
+    model = ResGCN(3, 4, 2, 2)
+    with pytest.raises(DGLError, match=message):
+        (model.double() if precise else model)(weighted[0], torch.ones(9, 3, dtype=dtype))
+
+
+def test_autocast_takes_features_of_lower_precision(weighted: tuple[DGLGraph, Tensor]) -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        scores = ResGCN(3, 4, 2, 2)(weighted[0], torch.ones(9, 3, dtype=torch.bfloat16))
+    assert torch.isfinite(scores).all()
+
+
 def test_heterogeneous_graph_is_refused() -> None:
     graph = dgl.heterograph({("a", "x", "a"): ([0], [0]), ("a", "y", "b"): ([0], [0])})
     with pytest.raises(DGLError, match=r"2 edge types.*HeteroGraphConv"):
