@@ -23,6 +23,7 @@ from dgl_deepgnn.speedup.report import describe_speedup
 from dgl_deepgnn.training import RunFolder, build_model, train
 from dgl_deepgnn.training.files import write_json
 from dgl_deepgnn.training.run import make_folder, new_folder
+from dgl_deepgnn.wording import counted
 
 __all__ = ["app", "run"]
 
@@ -211,9 +212,8 @@ def _print(text: str, content: Any, as_json: bool) -> None:
 def _describe_training(path: Path, summary: dict[str, Any]) -> str:
     test = summary["test"][summary["metric"]]
     spread = "" if test["std"] is None else f" +- {test['std']:.4f}"
-    seeds = "seed" if test["n"] == 1 else "seeds"
     return (
         f"{summary['recipe']}: test {summary['metric']} {test['mean']:.4f}{spread} "
-        f"({test['n']} {seeds}), {summary['parameters']:,} parameters\n"
+        f"({counted(test['n'], 'seed')}), {summary['parameters']:,} parameters\n"
         f"Weights, metrics and plot: {path}"
     )

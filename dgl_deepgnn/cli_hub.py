@@ -14,6 +14,7 @@ import typer
 from dgl_deepgnn import hub
 from dgl_deepgnn.hub.index import Entry
 from dgl_deepgnn.speedup.report import describe_ratio
+from dgl_deepgnn.wording import counted
 
 __all__ = ["add_commands", "models_table"]
 
@@ -123,7 +124,9 @@ def predict_command(
     with warnings.catch_warnings():
         warnings.showwarning = _print_warning
         rows = hub.predict(name, graph, output, zoo, scaling=scaling, force=force)
-    _print(f"{rows} predictions: {output}", {"rows": rows, "output": str(output)}, as_json)
+    _print(
+        f"{counted(rows, 'prediction')}: {output}", {"rows": rows, "output": str(output)}, as_json
+    )
 
 
 def models_table(entries: dict[str, Entry], markdown: bool = False) -> str:

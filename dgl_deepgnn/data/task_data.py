@@ -13,6 +13,8 @@ import torch
 from dgl import DGLError
 from torch import Tensor
 
+from dgl_deepgnn.wording import counted
+
 __all__ = ["Level", "Split", "Target", "TaskData"]
 
 Level = Literal["node", "edge", "graph"]
@@ -194,15 +196,17 @@ class TaskData:
                     )
                 if feat.shape[1] != first.shape[1]:
                     self._fail(
-                        f"{kind} features of graph {index} have {feat.shape[1]} columns, those "
-                        f"of graph 0 have {first.shape[1]}"
+                        f"{kind} features of graph {index} have "
+                        f"{counted(feat.shape[1], 'column')}, those of graph 0 have "
+                        f"{first.shape[1]}"
                     )
                 if not bool(torch.isfinite(feat).all()):
                     row, column = (~torch.isfinite(feat)).nonzero()[0].tolist()
+                    bad = int((~torch.isfinite(feat)).sum())
                     self._fail(
                         f"a feature is {feat[row, column].item()}: graph {index}, {kind} {row}, "
-                        f"column {column} ({int((~torch.isfinite(feat)).sum())} such values in "
-                        "this graph); clean the features before training"
+                        f"column {column} ({counted(bad, 'such value')} in this graph); clean "
+                        "the features before training"
                     )
 
     def _check_splits(self) -> None:
@@ -224,14 +228,14 @@ class TaskData:
             twice = torch.stack([masks[part] for part in PARTS]).sum(dim=0) > 1
             if bool(twice.any()):
                 self._fail(
-                    f"in split {index}, {int(twice.sum())} items are in two parts "
+                    f"items in two parts of split {index}: {int(twice.sum())} "
                     f"(the first is {self.level} {int(twice.nonzero()[0])}); masks must be disjoint"
                 )
 
     def _check_labels(self) -> None:
         labels, outputs = self.labels, self.num_outputs
         if len(labels) != self.num_items:
-            self._fail(f"there are {len(labels)} labels for {self.num_items} {self.level}s")
+            self._fail(f"there are {len(labels)} labels for {counted(self.num_items, self.level)}")
         expected: dict[str, tuple[tuple[int, ...], ...]] = {
             "multiclass": ((self.num_items,),),
             "binary": ((self.num_items,),),
@@ -262,8 +266,8 @@ class TaskData:
             )
         if self.target == "multiclass" and outputs > self.num_items:
             self._fail(
-                f"there are {outputs} classes for {self.num_items} {self.level}s; number the "
-                "classes from 0 without gaps"
+                f"there are {outputs} classes for {counted(self.num_items, self.level)}; number "
+                "the classes from 0 without gaps"
             )
         if self.target != "multilabel" and bool((used == used[0]).all()):
             self._fail(f"every label is {used[0].item()}: there is nothing to learn")

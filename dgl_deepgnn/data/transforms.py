@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dgl_deepgnn.data.task_data import PARTS, Split, TaskData
+from dgl_deepgnn.wording import counted
 
 __all__ = [
     "FEATURE_TRANSFORMS",
@@ -170,8 +171,8 @@ def split_items(
         sizes = (items - 2 * fifth, fifth, fifth)
     if min(sizes) < 1 or sum(sizes) > items:
         raise DGLError(
-            f"{items} items cannot be split into {sizes} for train, val and test: each part needs "
-            "at least one item. Give masks, or more data."
+            f"{counted(items, 'item')} cannot be split into {sizes} for train, val and test: each "
+            "part needs at least one item. Give masks, or more data."
         )
     classes = labels.ndim == 1 and np.issubdtype(labels.dtype, np.integer)
     if classes:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from dgl_deepgnn.diagnostics.verdicts import Verdict, judge, number
 from dgl_deepgnn.nn import DeepGNN, ResGINConv, ResGraphConv, ResidualConv, ResSAGEConv
 from dgl_deepgnn.theory import Family, Prediction, predict
+from dgl_deepgnn.wording import counted
 
 __all__ = ["Diagnosis", "Verdict", "diagnose"]
 
@@ -382,8 +383,8 @@ def _align(theory: Prediction, rows: int) -> dict[str, np.ndarray]:
     num_layers = len(theory.weight_gradient)
     if num_layers + 1 > rows:
         raise DGLError(
-            f"The theory is that of {num_layers} layers, but the model has {rows - 1}: call "
-            "dgl_deepgnn.theory.predict with the model's own number of layers."
+            f"The theory is that of {counted(num_layers, 'layer')}, but the model has "
+            f"{rows - 1}: call dgl_deepgnn.theory.predict with the model's own number of layers."
         )
     complete = num_layers + 1 == rows
 

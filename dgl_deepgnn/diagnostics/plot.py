@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dgl_deepgnn.wording import counted
+
 if TYPE_CHECKING:
     from dgl_deepgnn.diagnostics.diagnosis import Diagnosis
 
@@ -48,9 +50,7 @@ def draw(diagnosis: Diagnosis, path: str | Path) -> None:
         _panel(axis, diagnosis, quantity)
         axis.set_title(f"{title}\n", fontsize=11)
         axis.text(0.5, 1.015, wish, transform=axis.transAxes, ha="center", fontsize=9, color="0.35")
-    draws = len(diagnosis.measured["mean_square"])
     handles, labels = figure.axes[0].get_legend_handles_labels()
-    labels = [label.format(draws=draws) for label in labels]
     figure.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, 0.955), ncols=3)
     y = 0.2
     for verdict in diagnosis.verdicts:
@@ -79,7 +79,7 @@ def _panel(axis: Any, diagnosis: Diagnosis, quantity: str) -> None:
         lw=2,
         marker="o",
         ms=3 if len(x) < 80 else 0,
-        label="measured: mean of {draws} draws",
+        label=f"measured: mean of {counted(len(values), 'draw')}",
     )
     if diagnosis.theory is not None:
         axis.plot(depth, diagnosis.theory[quantity], color="black", ls="--", lw=1.3, label="theory")

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from dgl_deepgnn.theory import kappa
+from dgl_deepgnn.wording import counted
 
 __all__ = ["Verdict", "judge", "number"]
 
@@ -62,7 +63,8 @@ def _judge_scale(signal: np.ndarray, gradient: float) -> Verdict:
         late, whole = signal[-1] / signal[len(signal) // 2], signal[-1] / signal[0]
     figures = (
         f"The mean square goes from {number(signal[0])} at the input to {number(signal[-1])} "
-        f"after {len(signal) - 1} layers (in their second half by a factor {number(late)}); "
+        f"after {counted(len(signal) - 1, 'layer')} (in their second half by a factor "
+        f"{number(late)}); "
         f"the first layer's gradient by input feature is {number(gradient)} of the output's."
     )
     remedy = (
@@ -77,7 +79,10 @@ def _judge_scale(signal: np.ndarray, gradient: float) -> Verdict:
 
 
 def _judge_differences(correlation: np.ndarray, dirichlet: np.ndarray) -> list[Verdict]:
-    """Principle 2: neighbours; principle 3: all nodes. ReLU alone is the yardstick of the second.
+    """Principle 2: neighbours; principle 3: all nodes.
+
+    The yardstick of principle 2 is what ReLU alone leaves, in a network without residual
+    connections and without a graph.
 
     A layer that underflowed or overflowed has no directions: the last one that has counts.
     """
@@ -99,7 +104,8 @@ def _judge_differences(correlation: np.ndarray, dirichlet: np.ndarray) -> list[V
             aggregation,
             "oversmoothed" if smoothed else "healthy",
             f"Of the difference between neighbours {number(left_by_edge)} is left after "
-            f"{end - start} layers, where ReLU alone would leave {number(left_by_relu)}."
+            f"{counted(end - start, 'layer')}; a network without residual connections would leave "
+            f"{number(left_by_relu)} if it did not aggregate at all."
             + (
                 " The aggregation makes nodes alike: interpolate it with the identity, with a "
                 "small sum of t over the layers (t='per-depth:1')."

@@ -8,6 +8,7 @@ import numpy as np
 
 from dgl_deepgnn.hub.config import Config
 from dgl_deepgnn.speedup.report import describe_ratio
+from dgl_deepgnn.wording import counted
 
 __all__ = ["model_card"]
 
@@ -42,7 +43,7 @@ def _head(config: Config, metrics: dict[str, Any]) -> str:
     arguments, data = config.model.arguments, config.data
     facts = {
         "architecture": config.model.name,
-        "depth": f"{arguments['num_layers']} graph convolutions",
+        "depth": counted(arguments["num_layers"], "graph convolution"),
         "width": arguments["hidden_feats"],
         "parameters": f"{metrics['parameters']:,}",
         "task": f"{data.level} {data.target}: {data.description or data.name}",
@@ -71,8 +72,8 @@ def _results(config: Config, metrics: dict[str, Any]) -> str:
     splits = config.data.splits
     which = "one fixed split" if splits == 1 else f"{splits} splits, seed s on split s mod {splits}"
     return (
-        f"## Results\n\nTest part, {len(seeds)} seeds, {which}. Weights are those of the epoch "
-        f"with the best validation {name}; the test part chooses nothing.\n\n"
+        f"## Results\n\nTest part, {counted(len(seeds), 'seed')}, {which}. Weights are those of "
+        f"the epoch with the best validation {name}; the test part chooses nothing.\n\n"
         f"{_table(['metric', 'mean', 'standard deviation'], rows)}\n\n"
         f"{_table(['seed', 'best epoch', f'validation {name}', f'test {name}'], seeds)}\n\n"
         f"The published weights, as stored, are of seed {own['seed']}, the best by validation: "
@@ -96,8 +97,8 @@ def _early_training(speedups: dict[str, Any]) -> str:
         "## Early training\n\n"
         "Optimizer steps to a training loss of "
         + " and ".join(f"{target:.3g}" for target in targets)
-        + f", held for three steps; medians of {len(speedups['seeds'])} seeds, budget {budget} "
-        "steps, every arm at its own best learning rate from the same grid.\n\n"
+        + f", held for three steps; medians of {counted(len(speedups['seeds']), 'seed')}, "
+        f"budget {budget} steps, every arm at its own best learning rate from the same grid.\n\n"
         f"{_table(header, arms)}\n\n"
         "Speed-up: ratio of medians with a bootstrap 95 % interval; `>` marks a lower bound, "
         "where the other arm does not get there within the budget.\n\n"
@@ -129,11 +130,12 @@ def _use(config: Config) -> str:
 
 def _limits(config: Config, metrics: dict[str, Any]) -> str:
     arguments, data = config.model.arguments, config.data
+    edge_feats = arguments.get("edge_feats")
     lines = [
         f"Meant for research on deep graph networks and as a start for fine-tuning on data like "
         f"{data.name}; not for decisions about people, and not tested in any product.",
-        f"Input: homogeneous graphs with {arguments['in_feats']} node features"
-        + (f" and {arguments['edge_feats']} edge features" if arguments.get("edge_feats") else "")
+        f"Input: homogeneous graphs with {counted(arguments['in_feats'], 'node feature')}"
+        + (f" and {counted(edge_feats, 'edge feature')}" if edge_feats else "")
         + (", every node with a self-loop" if data.self_loops else "")
         + ". Features must be scaled as in training; `predict` does that.",
         f"Trained and scored on {data.name} alone. What it does on other data is not known.",

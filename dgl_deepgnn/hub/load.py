@@ -10,6 +10,7 @@ from dgl_deepgnn.hub.errors import ZooError
 from dgl_deepgnn.hub.index import CONFIG, WEIGHTS
 from dgl_deepgnn.hub.store import open_zoo
 from dgl_deepgnn.nn import DeepGNN
+from dgl_deepgnn.wording import counted
 
 __all__ = ["download", "from_pretrained", "list_pretrained"]
 
@@ -115,8 +116,8 @@ def from_pretrained(
     model.pretrained = config.model_dump(mode="json")
     if out_feats is not None:
         warnings.warn(
-            f"{name}: the head ({head_prefix(model)}*) was reset to {out_feats} outputs with "
-            "new weights: train it before use.",
+            f"{name}: the head ({head_prefix(model)}*) was reset to "
+            f"{counted(out_feats, 'output')} with new weights: train it before use.",
             stacklevel=2,
         )
     return model

@@ -20,6 +20,7 @@ from dgl_deepgnn.hub.config import has_self_loops
 from dgl_deepgnn.hub.load import from_pretrained
 from dgl_deepgnn.nn import DeepGNN
 from dgl_deepgnn.training.files import write_text
+from dgl_deepgnn.wording import counted
 
 __all__ = ["predict"]
 
@@ -128,12 +129,14 @@ def _check_features(graph: DGLGraph, where: str, in_feats: int, edge_feats: int)
     needed += [("edata", graph.edata, edge_feats)] if edge_feats else []
     for name, frame, width in needed:
         if "feat" not in frame:
-            raise UserError(f"{where} has no {name}['feat']; the model reads {width} features.")
+            raise UserError(
+                f"{where} has no {name}['feat']; the model reads {counted(width, 'feature')}."
+            )
         feat = frame["feat"] = frame["feat"].float()
         if feat.dim() != 2 or feat.shape[1] != width:
             raise DGLError(
                 f"{where}: {name}['feat'] has shape {tuple(feat.shape)}; the model was trained on "
-                f"{width} features: expected ({len(feat)}, {width})."
+                f"{counted(width, 'feature')}: expected ({len(feat)}, {width})."
             )
         if not bool(torch.isfinite(feat).all()):
             raise UserError(f"{where}: {name}['feat'] holds values that are not finite.")

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from dgl_deepgnn.wording import counted
+
 __all__ = ["describe_ratio", "describe_speedup", "plot_speedup", "speedup_csv"]
 
 STOCK = "stock"
@@ -36,7 +38,7 @@ def describe_speedup(result: dict[str, Any]) -> str:
     budget = result["budget"]
     header = ["arm", "lr"]
     header += [f"steps to {target:.3g}" for target in result["targets"]]
-    header += ["mean loss", result["metric"]]
+    header += [f"mean loss over {budget} steps", result["metric"]]
     rows = [header]
     for arm, facts in result["arms"].items():
         row = [arm, f"{facts['lr']:.2g}"]
@@ -52,8 +54,8 @@ def describe_speedup(result: dict[str, Any]) -> str:
         for target, ratio in zip(result["targets"], ratios, strict=True):
             lines.append(f"speed-up to {target:.3g}, {pair}: {describe_ratio(ratio)}")
     lines.append(
-        f"Medians over {len(result['seeds'])} seeds (range), bootstrap 95 % intervals; '>' stands "
-        "where an arm does not get there within the budget."
+        f"Medians over {counted(len(result['seeds']), 'seed')} (range), bootstrap 95 % intervals; "
+        "'>' stands where an arm does not get there within the budget."
     )
     return "\n".join(line.rstrip() for line in lines)
 
@@ -77,7 +79,7 @@ def plot_speedup(path: Path, result: dict[str, Any]) -> None:
             low, middle, high = np.nanquantile(curves[:, drawn], [0.25, 0.5, 0.75], axis=0)
         diverged = int(np.isnan(curves).any(axis=1).sum())
         label = f"{arm} (lr {facts['lr']:.2g})"
-        label += f", {diverged} of {len(curves)} seeds diverged" if diverged else ""
+        label += f", {diverged} of {counted(len(curves), 'seed')} diverged" if diverged else ""
         (line,) = axes.plot(steps, middle, label=label, linewidth=2.4 if arm == PRINCIPLED else 1.4)
         axes.fill_between(steps, low, high, alpha=0.2, color=line.get_color(), linewidth=0)
     for target, share in zip(result["targets"], result["target_shares"], strict=True):
@@ -93,7 +95,7 @@ def plot_speedup(path: Path, result: dict[str, Any]) -> None:
     axes.set(
         title=f"{result['recipe']}: early training, each arm at its best learning rate",
         xlabel="optimizer step",
-        ylabel=f"training loss (median and quartiles of {len(result['seeds'])} seeds)",
+        ylabel=f"training loss (median and quartiles of {counted(len(result['seeds']), 'seed')})",
         yscale="log",
         xlim=(1, result["budget"]),
     )

@@ -17,6 +17,7 @@ from torch import Tensor
 from dgl_deepgnn.aggregation import AggregationOperator, concatenated_ranges
 from dgl_deepgnn.data import TaskData
 from dgl_deepgnn.nn import DeepGNN
+from dgl_deepgnn.wording import counted
 
 __all__ = ["Batch", "Batches"]
 
@@ -141,14 +142,14 @@ def _cut(data: TaskData, clusters: int) -> TaskData:
     if len(data.graphs) != 1 or data.level == "graph":
         raise DGLError(
             f"training.clusters cuts one large graph into parts, but {data.name} has "
-            f"{len(data.graphs)} graphs and {data.level} labels. Remove it; batch_size alone "
-            "counts graphs."
+            f"{counted(len(data.graphs), 'graph')} and {data.level} labels. Remove it; batch_size "
+            "alone counts graphs."
         )
     (graph,) = data.graphs
     if clusters > graph.num_nodes():
         raise DGLError(
             f"training.clusters is {clusters}, but the graph of {data.name} has only "
-            f"{graph.num_nodes()} nodes."
+            f"{counted(graph.num_nodes(), 'node')}."
         )
     with redirect_stdout(StringIO()):  # DGL prints its timings
         # METIS forbids self-loops. With them, or in k-way mode, DGL's METIS cuts the same graph

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from dgl import DGLError
+from matplotlib.figure import Figure
 from torch import nn
 
 from dgl_deepgnn import create_model
@@ -288,6 +290,19 @@ def test_table_has_a_row_a_layer_and_every_verdict(
     assert lines[0].split()[:4] == ["layer", "mean", "square", "theory"]
     assert lines[1].startswith("convs.0 ") and lines[20].startswith("output")
     assert all(verdict.message in str(result) for verdict in result.verdicts)
+
+
+def test_one_layer_and_one_draw_are_in_the_singular(
+    karate: dgl.DGLGraph, feat: torch.Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = diagnose(model_of(1), karate, feat, draws=1)
+    assert "after 1 layer (" in str(result) and "after 1 layer;" in str(result)
+    assert not re.search(r"\b1 \w+s\b", str(result))
+    assert "a network without residual connections" in result.verdicts[1].message
+    figures: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, *_, **__: figures.append(self))
+    result.plot(tmp_path / "one.png")
+    assert "measured: mean of 1 draw" in [t.get_text() for t in figures[0].legends[0].get_texts()]
 
 
 def test_plot_is_a_png(karate: dgl.DGLGraph, feat: torch.Tensor, tmp_path: Path) -> None:

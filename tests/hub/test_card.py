@@ -66,6 +66,10 @@ def test_bounds_and_failures_are_marked(content: Any) -> None:
 def test_one_seed_has_no_spread(content: Any) -> None:
     config, metrics, speedups = content
     metrics["test"]["roc_auc"]["std"] = None
+    del metrics["seeds"][1:], speedups["seeds"][1:]
+    config.model.arguments["num_layers"] = config.model.arguments["in_feats"] = 1
     card = model_card(config, metrics, speedups)
     assert re.search(r"\| roc_auc \| [\d.]+ \| - \|", card)
     assert "Another seed" not in card
+    assert "Test part, 1 seed, " in card and "medians of 1 seed, " in card
+    assert "| 1 graph convolution |" in card and "with 1 node feature," in card

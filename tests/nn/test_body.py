@@ -473,7 +473,11 @@ def test_features_that_do_not_fit(
 @pytest.mark.parametrize(
     ("precise", "dtype", "message"),
     [
-        (False, torch.float64, r"are torch.float64, .* weights are torch.float32: .*feat.float\(\)"),
+        (
+            False,
+            torch.float64,
+            r"are torch.float64, .* weights are torch.float32: .*feat.float\(\)",
+        ),
         (False, torch.int64, r"are torch.int64, .*feat.float\(\)"),
         (True, torch.float32, r"weights are torch.float64: give feat.to\(torch.float64\)"),
     ],

@@ -96,7 +96,7 @@ def test_table(result: dict[str, Any]) -> None:
         [cell.strip() for cell in line.split("  ") if cell.strip()] for line in lines[:4]
     )
     assert header == [
-        "arm", "lr", "steps to 1.15", "steps to 0.23", "mean loss", "accuracy",
+        "arm", "lr", "steps to 1.15", "steps to 0.23", "mean loss over 40 steps", "accuracy",
     ]  # fmt: skip
     assert stock == ["stock", "0.001", ">40", ">40", "2.3", "0.100"]
     # Three of five get there: the median is the largest of them.
@@ -110,6 +110,7 @@ def test_table(result: dict[str, Any]) -> None:
     assert "speed-up to 0.23, principled vs stock: neither arm gets there" in text
     assert "speed-up to 0.23, principled vs usual practice: < 0.5 (0.4 to 0.6)" in text
     assert "5 seeds" in text
+    assert "over 1 seed (range)" in describe_speedup({**result, "seeds": [0]})
 
 
 def test_table_where_an_arm_always_diverges(result: dict[str, Any]) -> None:
