@@ -3,7 +3,8 @@
     python benchmarks/speedups.py [FOLDER ...]
 
 takes the records of the given folders (made by ``dgl-deepgnn speedup RECIPE``) into
-``benchmarks/speedups/`` and writes the table anew from all that are there.
+``benchmarks/speedups/`` and writes the table, and their CSVs and plots, anew from all that are
+there.
 """
 
 from __future__ import annotations
@@ -17,7 +18,14 @@ from typing import Any
 import numpy as np
 
 from dgl_deepgnn.recipe import load_recipe
-from dgl_deepgnn.speedup.report import PRINCIPLED, STOCK, USUAL, describe_ratio
+from dgl_deepgnn.speedup.report import (
+    PRINCIPLED,
+    STOCK,
+    USUAL,
+    describe_ratio,
+    plot_speedup,
+    speedup_csv,
+)
 
 RECORDS = Path(__file__).parent / "speedups"
 TABLE = Path(__file__).parent.parent / "docs" / "speedups.md"
@@ -91,9 +99,11 @@ def main() -> None:
     RECORDS.mkdir(exist_ok=True)
     for folder in map(Path, sys.argv[1:]):
         name = json.loads((folder / "speedup.json").read_text())["recipe"]
-        for suffix in ("json", "csv", "png"):
-            shutil.copyfile(folder / f"speedup.{suffix}", RECORDS / f"{name}.{suffix}")
+        shutil.copyfile(folder / "speedup.json", RECORDS / f"{name}.json")
     records = [json.loads(file.read_text()) for file in sorted(RECORDS.glob("*.json"))]
+    for record in records:
+        (RECORDS / f"{record['recipe']}.csv").write_text(speedup_csv(record))
+        plot_speedup(RECORDS / f"{record['recipe']}.png", record)
     header = ["recipe", "layers x width", "target", "stock", "usual", "principled"]
     header += ["speed-up over stock", "over usual practice"]
     header += ["score: stock / usual / principled", "seeds"]

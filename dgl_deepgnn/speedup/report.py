@@ -67,29 +67,31 @@ def plot_speedup(path: Path, result: dict[str, Any]) -> None:
 
     figure = Figure(figsize=(8, 4.8), layout="constrained")
     axes = figure.subplots()
+    curves = []
     for arm, facts in result["arms"].items():
-        curves = np.full((len(facts["losses"]), result["budget"]), np.nan)
-        for row, losses in zip(curves, facts["losses"], strict=True):
+        table = np.full((len(facts["losses"]), result["budget"]), np.nan)
+        for row, losses in zip(table, facts["losses"], strict=True):
             row[: len(losses)] = losses
         # Where every seed has diverged there is nothing to draw.
-        drawn = ~np.isnan(curves).all(axis=0)
+        drawn = ~np.isnan(table).all(axis=0)
         steps = np.flatnonzero(drawn) + 1
         low, middle, high = np.empty((3, 0))
         if drawn.any():
-            low, middle, high = np.nanquantile(curves[:, drawn], [0.25, 0.5, 0.75], axis=0)
-        diverged = int(np.isnan(curves).any(axis=1).sum())
+            low, middle, high = np.nanquantile(table[:, drawn], [0.25, 0.5, 0.75], axis=0)
+        diverged = int(np.isnan(table).any(axis=1).sum())
         label = f"{arm} (lr {facts['lr']:.2g})"
-        label += f", {diverged} of {counted(len(curves), 'seed')} diverged" if diverged else ""
+        label += f", {diverged} of {counted(len(table), 'seed')} diverged" if diverged else ""
         (line,) = axes.plot(steps, middle, label=label, linewidth=2.4 if arm == PRINCIPLED else 1.4)
+        curves.append((line, middle))
         axes.fill_between(steps, low, high, alpha=0.2, color=line.get_color(), linewidth=0)
     for target, share in zip(result["targets"], result["target_shares"], strict=True):
         axes.axhline(target, color="black", linestyle=":", linewidth=1)
         axes.annotate(
-            f"target: {share:.3g} of\nchance level",
+            f"target: {share:.3g} of chance",
             (result["budget"], target),
             xytext=(4, 0),  # beside the axes, where no curve runs through it
             textcoords="offset points",
-            va="center",
+            va="top",  # below its line; chance level stands above its own
             fontsize="small",
         )
     axes.set(
@@ -107,12 +109,16 @@ def plot_speedup(path: Path, result: dict[str, Any]) -> None:
         (result["budget"], chance),
         xytext=(4, 0),
         textcoords="offset points",
-        va="center",
+        va="bottom",
         fontsize="small",
         color="0.4",
     )
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_ylim(top=min(axes.get_ylim()[1], 10 * chance))
+    top = min(axes.get_ylim()[1], 10 * chance)
+    axes.set_ylim(top=top)
+    for line, middle in curves:
+        if len(middle) and middle[0] > top:
+            line.set_label(f"{line.get_label()}, starts at {middle[0]:.2g}, above the plot")
     axes.grid(alpha=0.3, which="both")
     axes.legend(fontsize="small")
     figure.savefig(path, dpi=150)

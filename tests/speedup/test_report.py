@@ -167,8 +167,8 @@ def test_plot(result: dict[str, Any], tmp_path: Path, monkeypatch: pytest.Monkey
     assert all(low < target < high for target in result["targets"])
     notes = [text.get_text() for text in axes.texts]
     assert notes == [
-        "target: 0.5 of\nchance level",
-        "target: 0.1 of\nchance level",
+        "target: 0.5 of chance",
+        "target: 0.1 of chance",
         "chance level:\na uniform guess",
     ]
     chance = result["targets"][0] / result["target_shares"][0]
@@ -185,4 +185,11 @@ def test_plot_where_an_arm_diverges_at_once(
     # A diverging arm must not squeeze the others into one line.
     low, high = axes.get_ylim()
     assert high < 1e4 and math.isfinite(low)
-    assert any("stock" in text.get_text() for text in axes.get_legend().get_texts())
+    legend = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert "stock" in legend[0]
+    # One that begins outside the plot says so; the others do not.
+    stock = "stock (lr 0.1), 5 of 5 seeds diverged"
+    result["arms"]["stock"]["losses"] = [[1.5e5, 30.0]] * 5
+    axes = draw(result, tmp_path / "p.png", monkeypatch).axes[0]
+    above = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert above == [f"{stock}, starts at 1.5e+05, above the plot", *legend[1:]]
