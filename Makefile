@@ -7,7 +7,7 @@ export OMP_WAIT_POLICY := passive
 export OMP_NUM_THREADS := 1
 export DGLBACKEND := pytorch
 
-.PHONY: train test lint clean
+.PHONY: train test lint benchmark clean
 
 train: .venv/installed
 	$(BIN)/dgl-deepgnn train resgcn64.digits
@@ -25,6 +25,11 @@ lint: .venv/installed
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
 	touch $@
+
+# Half an hour; wants the machine for itself.
+benchmark: .venv/installed
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[benchmark]'
+	$(BIN)/python -m benchmarks.cost
 
 clean:
 	rm -rf .venv

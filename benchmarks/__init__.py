@@ -1,0 +1,1 @@
+"""Measurements: each module or package here writes its results and a page of tables beside it."""

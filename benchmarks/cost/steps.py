@@ -1,0 +1,71 @@
+"""Sections "cora-16" to "100k-16": one training step and one inference of every contender."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+
+from benchmarks.cost.clock import LEAST_ROUNDS, measure
+from benchmarks.cost.contenders import BOUND, CONTENDERS, PREALLOCATED, build
+from benchmarks.cost.graphs import SIZES, random_problem
+from benchmarks.cost.isolated import isolated
+
+__all__ = ["GRID", "measure_steps", "time_steps"]
+
+ALL = tuple(name for family in CONTENDERS.values() for name in family)
+GCN = CONTENDERS["GCN"]
+CORE = (BOUND, PREALLOCATED, "ResGCN", "ResGCN, plain", "DGL GraphConv", "PyG GCNConv")
+AGAINST_DGL = ("ResGraphSAGE", "DGL SAGEConv", "ResGIN", "DGL GINConv")
+QUICK = 8  # so many times fewer layers in a smoke run
+
+
+class Grid(NamedTuple):
+    """Graph, depth, and who takes turns there with one thread and with two."""
+
+    size: str
+    layers: int
+    names: dict[int, tuple[str, ...]]
+
+
+GRID = {
+    "cora-16": Grid("Cora", 16, {1: ALL, 2: GCN}),
+    "cora-64": Grid("Cora", 64, {1: ALL, 2: GCN}),
+    "cora-256": Grid("Cora", 256, {1: ALL, 2: GCN}),
+    "20k-16": Grid("20k", 16, {1: ALL, 2: CORE}),
+    "20k-64": Grid("20k", 64, {1: CORE}),
+    "100k-16": Grid("100k", 16, {1: CORE + AGAINST_DGL, 2: CORE}),
+}
+"""By section; as much as a run of half an hour has time for."""
+
+
+def measure_steps(section: str, quick: bool) -> list[dict[str, Any]]:
+    """One cell a number of threads, each in a process of its own."""
+    size, layers, names = GRID[section]
+    return [
+        isolated(
+            time_steps,
+            threads,
+            size=size,
+            layers=layers // QUICK if quick else layers,
+            names=contenders,
+            seconds=0 if quick else 15,
+            least=3 if quick else LEAST_ROUNDS,
+        )
+        for threads, contenders in names.items()
+    ]
+
+
+def time_steps(
+    size: str, layers: int, names: list[str], seconds: float, least: int
+) -> dict[str, Any]:
+    """Times of a training step and an inference of the contenders `names` on one graph."""
+    threads = torch.get_num_threads()
+    problem = random_problem(SIZES[size])
+    contenders = {name: build(name, problem, layers) for name in names}
+    cell: dict[str, Any] = {"size": size, "layers": layers, "threads": threads}
+    for task in ("train", "infer"):
+        tasks = {name: getattr(steps, task) for name, steps in contenders.items()}
+        label = f"{size}, {layers} layers, {threads} threads, {task}"
+        cell[task] = measure(tasks, seconds=seconds, least=least, label=label)
+    return cell
