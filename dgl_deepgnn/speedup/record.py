@@ -19,11 +19,11 @@ from tqdm import tqdm
 
 from dgl_deepgnn.data import TaskData, load_data, main_metric
 from dgl_deepgnn.errors import UserError
-from dgl_deepgnn.recipe import Recipe
+from dgl_deepgnn.recipe import Recipe, load_recipe
 from dgl_deepgnn.speedup.report import PRINCIPLED, STOCK, USUAL, plot_speedup, speedup_csv
 from dgl_deepgnn.training.files import write_json, write_text
 from dgl_deepgnn.training.run import RunFolder, new_folder
-from dgl_deepgnn.training.trainer import DivergenceError, Trainer, find_device
+from dgl_deepgnn.training.trainer import DivergenceError, Step, Trainer, find_device
 
 __all__ = ["Trial", "arms_of", "measure_speedup", "steps_to_target"]
 
@@ -118,7 +118,7 @@ def chance_loss(data: TaskData, loss: Callable[[Tensor, Tensor], Tensor]) -> flo
 
 
 def measure_speedup(
-    recipe: Recipe,
+    recipe: Recipe | str | Path,
     output: Path | str | None = None,
     *,
     ablation: bool = False,
@@ -135,14 +135,15 @@ def measure_speedup(
 
     Parameters
     ----------
-    recipe : Recipe
-        With its section ``speedup``.
+    recipe : Recipe, str or Path
+        A recipe, or its name or path, see :func:`dgl_deepgnn.load_recipe`.
     output : Path, optional
         Folder to write; by default a new one under ``runs/``, named after the recipe.
     ablation : bool
         All eight combinations of the principles instead of three arms.
     resume : bool
-        Continue in `output`: finished trials are kept.
+        Continue in `output`: finished trials are kept. A folder of an ablation stays one, and
+        `ablation` turns one of three arms into it.
     device : str
         Where to train.
     progress : bool
@@ -160,9 +161,10 @@ def measure_speedup(
     UserError
         If the folder exists (or, to resume, belongs to another recipe).
     """
+    if not isinstance(recipe, Recipe):
+        recipe = load_recipe(recipe)
     target_device = find_device(device)
     data = load_data(recipe.data.name, **recipe.data.options)
-    arms = arms_of(recipe, ablation)
     # On the CPU like the labels; whatever is wrong with the recipe shows before the folder is made.
     chance = chance_loss(data, Trainer(recipe, data, recipe.seeds[0]).loss)
     if resume:
@@ -177,6 +179,10 @@ def measure_speedup(
     if progress:
         print(f"Folder: {folder.path}", file=sys.stderr)
     with folder.locked(), torch.random.fork_rng():
+        facts = json.loads((folder.path / "run.json").read_text())
+        ablation = ablation or facts.get("ablation", False)
+        write_json(folder.path / "run.json", {**facts, "ablation": ablation})
+        arms = arms_of(recipe, ablation)
         trials = _Trials(folder, data, target_device, arms, chance, progress)
         result = trials.run()
         write_json(folder.path / "speedup.json", result)
@@ -258,18 +264,21 @@ class _Trials:
             }
         )
         trainer = Trainer(recipe, self.data, seed, self.device)
-        losses: list[float] = []
-        seconds: list[float] = []
-        score: float | None = None
+        steps: list[Step] = []
+        shown, score = 0, None
         try:
             while trainer.step < self.spec.steps:
-                for step in trainer.run_epoch():
-                    losses.append(step.loss)
-                    seconds.append(round(step.seconds, 6))
-                    self.bar.update()
+                steps += trainer.run_epoch()
+                self.bar.update(len(steps) - shown)
+                shown = len(steps)
             score = trainer.evaluate(["test"])["test"][main_metric(self.data.target)[0]]
-        except (DivergenceError, DGLError):  # the loss, or a score, is not finite
-            self.bar.update(self.spec.steps - len(losses))
+        except DivergenceError as error:  # of the loss, or of a score
+            steps += error.steps
+        except DGLError:  # the metric is not defined
+            pass
+        self.bar.update(self.spec.steps - shown)
+        losses = [step.loss for step in steps]
+        seconds = [round(step.seconds, 6) for step in steps]
         return Trial(arm, rate, seed, losses, seconds, score)
 
     def _compare(

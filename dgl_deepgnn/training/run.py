@@ -132,7 +132,7 @@ class RunFolder:
 
 
 def train(
-    recipe: Recipe,
+    recipe: Recipe | str | Path,
     output: Path | str | None = None,
     *,
     resume: bool = False,
@@ -144,8 +144,8 @@ def train(
 
     Parameters
     ----------
-    recipe : Recipe
-        See :func:`dgl_deepgnn.load_recipe`.
+    recipe : Recipe, str or Path
+        A recipe, or its name or path, see :func:`dgl_deepgnn.load_recipe`.
     output : Path, optional
         The run folder; by default a new one under ``runs/``, named after the recipe.
     resume : bool
@@ -178,6 +178,8 @@ def train(
     >>> sorted(file.name for file in folder.path.glob("*.json"))
     ['config.json', 'run.json', 'summary.json']
     """
+    if not isinstance(recipe, Recipe):
+        recipe = load_recipe(recipe)
     target_device = find_device(device)
     if tensorboard:
         _summary_writer()

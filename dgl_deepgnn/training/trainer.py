@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,16 +27,19 @@ from dgl_deepgnn.training.batches import Batch, Batches
 __all__ = ["DivergenceError", "Step", "Trainer", "build_model", "find_device", "score"]
 
 
-class DivergenceError(UserError):
-    """The loss is no longer finite."""
-
-
 @dataclass(frozen=True)
 class Step:
     """One optimizer step: loss before it, and its duration in seconds."""
 
     loss: float
     seconds: float
+
+
+class DivergenceError(UserError):
+    """The loss is no longer finite."""
+
+    steps: Sequence[Step] = ()
+    """Those of the epoch that went before."""
 
 
 def find_device(name: str) -> torch.device:
@@ -133,12 +136,16 @@ class Trainer:
             If the loss is not finite; the message names step and layer.
         """
         self.model.train()
-        steps = []
+        steps: list[Step] = []
         for batch in self.batches.training(self.order):
             if self.step == self.total_steps:
                 break
             start = time.perf_counter()
-            loss = self._train_on(batch)
+            try:
+                loss = self._train_on(batch)
+            except DivergenceError as error:
+                error.steps = steps
+                raise
             steps.append(Step(loss, time.perf_counter() - start))
             self.step += 1
         self.epoch += 1

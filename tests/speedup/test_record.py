@@ -28,7 +28,7 @@ from dgl_deepgnn.speedup.record import (
     measure_speedup,
     steps_to_target,
 )
-from dgl_deepgnn.training.trainer import Trainer
+from dgl_deepgnn.training.trainer import DivergenceError, Trainer
 
 QUICK = settings(max_examples=200, deadline=None)
 
@@ -217,7 +217,9 @@ def reach(step: int | None, level: float = 0.0) -> list[float]:
     return [0.01 if step is not None and number >= step else 1.0 + level for number in range(1, 11)]
 
 
-def measure(folder: Path, spec: Recipe | None = None, **options: Any) -> dict[str, Any]:
+def measure(
+    folder: Path, spec: Recipe | str | Path | None = None, **options: Any
+) -> dict[str, Any]:
     return measure_speedup(spec or recipe(), folder, progress=False, **options)[1]
 
 
@@ -420,6 +422,39 @@ def test_real_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         for record in (result, again)
     ]
     assert timeless[0] == timeless[1]
+
+
+def test_losses_before_a_divergence_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train_on = Trainer._train_on
+
+    def diverging(trainer: Trainer, batch: Any) -> float:
+        if trainer.step == 5:
+            raise DivergenceError("too far")
+        return train_on(trainer, batch)
+
+    monkeypatch.setattr(Trainer, "_train_on", diverging)
+    # Three steps an epoch: the sixth is the last of the second epoch.
+    spec = recipe(training={"clusters": 3, "batch_size": 1}, speedup={"steps": 8, "seeds": [0]})
+    for facts in measure(tmp_path / "r", spec)["arms"].values():
+        assert [len(losses) for losses in facts["losses"]] == [5]
+        assert facts["mean_loss"] == facts["score"] == [None]
+
+
+def test_an_ablation_is_resumed_as_one(tmp_path: Path, faked: Any) -> None:
+    faked(lambda arm, rate, seed: reach(2))
+    measure(tmp_path / "r", ablation=True)
+    (tmp_path / "r" / "speedup.json").unlink()  # as if killed
+    assert len(measure(tmp_path / "r", resume=True)["arms"]) == 9
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_a_recipe_by_its_path(tmp_path: Path, faked: Any, kind: Any) -> None:
+    faked(lambda arm, rate, seed: reach(2))
+    file = tmp_path / "own.yaml"
+    file.write_text(recipe().to_yaml())
+    assert measure(tmp_path / "r", kind(file)) == measure(tmp_path / "s", recipe())
 
 
 def test_real_divergence_is_recorded(tmp_path: Path) -> None:

@@ -43,6 +43,16 @@ def quiet(recipe: Recipe, output: Path | None = None, **options: Any) -> RunFold
     return train(recipe, output, progress=False, **options)
 
 
+def test_a_recipe_by_name_or_path(tmp_path: Path) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text(recipe().to_yaml())
+    for source in (file, str(file)):
+        folder = train(source, tmp_path / type(source).__name__, progress=False)
+        assert folder.recipe == load_recipe(file) == RunFolder.open(folder.path).recipe
+    with pytest.raises(UserError, match="Did you mean 'resgcn64"):
+        train("resgcn64.digts", tmp_path / "x", progress=False)
+
+
 def content(folder: Path, seeds: list[int]) -> dict[str, Any]:
     """All that must not depend on interruptions: everything but durations."""
     summary = json.loads((folder / "summary.json").read_text())
