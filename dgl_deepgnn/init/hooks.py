@@ -61,6 +61,8 @@ class LinearMap:
     scale: float = 1.0
 
 
+_ORDER = "The module comes first and the graph after it, as in critical_(model, graph)."
+
 Stage = list[LinearMap]
 """Linear maps that act side by side; the stages of a module follow one another."""
 
@@ -109,6 +111,8 @@ class GraphContext:
     _radii: dict[tuple[Norm, float], float] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
+        if self.graph is not None and not isinstance(self.graph, DGLGraph):
+            raise DGLError(f"{_ORDER} Where the graph belongs stands a {_kind(self.graph)}.")
         if self.edge_weight is not None and self.graph is None:
             raise DGLError("edge_weight was given without the graph whose edges it belongs to.")
 
@@ -217,8 +221,10 @@ def collect_stages(module: nn.Module, context: GraphContext = GraphContext()) ->
     UnknownModuleError
         If ``context.strict`` and a module's class is not known.
     DGLError
-        If the scale of a module needs the graph and there is none.
+        If the scale of a module needs the graph and there is none, or `module` is not one.
     """
+    if not isinstance(module, nn.Module):
+        raise DGLError(f"{_ORDER} Where the module belongs stands a {_kind(module)}.")
     load_plugins()
     try:
         return _collect(module, context)
@@ -246,6 +252,10 @@ def _collect(module: nn.Module, context: GraphContext) -> list[Stage]:
         if hook is not None or _is_dgl_layer(module):
             return []
     return [stage for child in module.children() for stage in _collect(child, context)]
+
+
+def _kind(value: object) -> str:
+    return type(value).__name__
 
 
 def _is_layer(module: nn.Module) -> bool:

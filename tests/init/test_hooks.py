@@ -11,7 +11,17 @@ from dgl import DGLError
 from torch import nn
 
 from dgl_deepgnn import ResGIN, ResGraphSAGE
-from dgl_deepgnn.init import LinearMap, UnknownModuleError, critical_, glorot_, he_
+from dgl_deepgnn.init import (
+    LinearMap,
+    UnknownModuleError,
+    critical_,
+    fixup_,
+    glorot_,
+    he_,
+    lsuv_,
+    rezero_,
+    virgo_,
+)
 from dgl_deepgnn.init import hooks as hooks_module
 from dgl_deepgnn.init.hooks import (
     GraphContext,
@@ -230,6 +240,27 @@ def test_context_computes_a_radius_once(
     assert len(calls) == 2
     weighted = GraphContext(graph, torch.full((4,), 2.0))
     assert weighted.spectral_radius(module, "none") == pytest.approx(2 * 2**0.5)
+
+
+def test_swapped_module_and_graph() -> None:
+    graph, model = dgl.graph(([0, 1], [1, 0])), nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    calls = {
+        "Sequential": [
+            lambda: critical_(graph, model),
+            lambda: fixup_(graph, [model[0]], model),
+            lambda: rezero_(graph, [model[0]], model),
+        ],
+        "DGLGraph": [
+            lambda: critical_(graph),
+            lambda: he_(graph),
+            lambda: lsuv_(graph, model, torch.ones(2, 2)),
+            lambda: virgo_(graph, model),
+        ],
+    }
+    for kind, some in calls.items():
+        for call in some:
+            with pytest.raises(DGLError, match=rf"critical_\(model, graph\).*stands a {kind}\."):
+                call()
 
 
 def test_context_without_a_graph() -> None:
