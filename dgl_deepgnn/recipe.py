@@ -18,7 +18,6 @@ from pydantic import (
     ConfigDict,
     Field,
     JsonValue,
-    TypeAdapter,
     ValidationError,
     field_validator,
     model_validator,
@@ -27,6 +26,7 @@ from pydantic import (
 from dgl_deepgnn.aggregation import interpolation_schedule
 from dgl_deepgnn.errors import UserError
 from dgl_deepgnn.nn.body import MODELS, DeepGNN
+from dgl_deepgnn.options import checked_option
 from dgl_deepgnn.registry import did_you_mean, load_plugins
 
 __all__ = ["Recipe", "RecipeError", "json_schema", "list_recipes", "load_recipe"]
@@ -114,11 +114,9 @@ class ModelSection(_Section):
             if key not in allowed:
                 raise ValueError(f"{self.name} has no option {key!r}. {did_you_mean(key, allowed)}")
             try:
-                self.options[key] = TypeAdapter(known[key]).validate_python(value)
-            except ValidationError as error:
-                raise ValueError(
-                    f"option {key!r}: {error.errors()[0]['msg']}, got {value!r}"
-                ) from None
+                self.options[key] = checked_option(known[key], value)
+            except ValueError as error:
+                raise ValueError(f"option {key!r}: {error}") from None
         return self
 
     def arguments(self) -> dict[str, Any]:

@@ -312,6 +312,7 @@ def test_seed_that_torch_would_not_take(small: Path, seed: int) -> None:
         ({"speedup.learning_rates": [0.0]}, "speedup: learning_rates must be positive"),
         ({"speedup.seeds": [1000]}, "speedup: selection_seed must not be"),
         ({"model.options": {"alpa": 1}}, "resgcn has no option 'alpa'. Did you mean 'alpha'"),
+        ({"model.options": {"alpha": True}}, "option 'alpha': a truth value .* got True"),
         ({"model.options": {"alpha": "x"}}, "option 'alpha': .*valid number.*got 'x'"),
         ({"model.options": {"norm": "x"}}, "option 'norm': .*'both'.*got 'x'"),
         ({"model.options": {"mlp_layers": 3}}, "resgcn has no option 'mlp_layers'"),

@@ -10,10 +10,10 @@ from typing import Any
 
 import dgl.data
 from dgl import DGLError
-from pydantic import TypeAdapter, ValidationError
 
 from dgl_deepgnn.data.task_data import TaskData
 from dgl_deepgnn.data.transforms import FEATURE_TRANSFORMS, transform_features
+from dgl_deepgnn.options import checked_option
 from dgl_deepgnn.registry import Registry, did_you_mean, load_plugins
 
 __all__ = ["is_dgl_class", "list_datasets", "load_data", "register_dataset"]
@@ -136,12 +136,9 @@ def _checked(name: str, load: Load, options: dict[str, Any]) -> dict[str, Any]:
     for key, parameter in inspect.signature(load, eval_str=True).parameters.items():
         if key in options and parameter.annotation is not inspect.Parameter.empty:
             try:
-                checked[key] = TypeAdapter(parameter.annotation).validate_python(options[key])
-            except ValidationError as error:
-                raise DGLError(
-                    f"Data set {name!r}: option {key!r}: {error.errors()[0]['msg']}, "
-                    f"got {options[key]!r}."
-                ) from None
+                checked[key] = checked_option(parameter.annotation, options[key])
+            except ValueError as error:
+                raise DGLError(f"Data set {name!r}: option {key!r}: {error}.") from None
     return checked
 
 

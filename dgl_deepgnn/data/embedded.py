@@ -43,7 +43,10 @@ def digits(neighbors: int = 8) -> TaskData:
 
     pixels, classes = _digits()
     if not 1 <= neighbors < len(pixels):
-        raise DGLError(f"digits: neighbors={neighbors}; allowed: 1 to {len(pixels) - 1}.")
+        raise DGLError(
+            f"Data set 'digits': option 'neighbors' is {neighbors}; allowed: 1 to "
+            f"{len(pixels) - 1}."
+        )
     # Distances of such small numbers are exact, and ties, of which there are some, go to the
     # lower index: the graph is the same on every machine, with any number of threads.
     squared = euclidean_distances(pixels.astype(np.float64), squared=True)
@@ -80,7 +83,9 @@ def digits_grid(neighbors: int = 8) -> TaskData:
         If `neighbors` is neither 4 nor 8.
     """
     if neighbors not in (4, 8):
-        raise DGLError(f"digits-grid: neighbors={neighbors}; allowed: 4 or 8.")
+        raise DGLError(
+            f"Data set 'digits-grid': option 'neighbors' is {neighbors}; allowed: 4 or 8."
+        )
     pixels, classes = _digits()
     place = np.stack(np.divmod(np.arange(64), 8), axis=1)
     step = np.abs(place[:, None] - place[None])

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from dgl import DGLError
@@ -84,6 +86,23 @@ def test_embedded_data_are_the_same_twice(name):
 def test_option_of_the_wrong_type_is_named(value: object) -> None:
     with pytest.raises(DGLError, match=r"'digits': option 'neighbors': .*integer.*got"):
         load_data("digits", neighbors=value)
+
+
+@pytest.mark.parametrize("value", [True, False])
+def test_a_truth_value_is_no_number(value: bool) -> None:
+    with pytest.raises(DGLError, match=rf"'digits': option 'neighbors': a truth.*got {value}"):
+        load_data("digits", neighbors=value)
+    with pytest.raises(DGLError, match="option 'homophily': a truth value"):
+        load_data("csbm", homophily=value)
+
+
+def test_a_truth_value_where_one_is_asked_for(registered) -> None:
+    @register_dataset("maybe-karate")
+    def maybe(switch: bool | None = None, anything: Any = 1) -> TaskData:
+        assert switch is True and anything is False
+        return load_data("karate")
+
+    load_data("maybe-karate", switch=True, anything=False)
 
 
 def test_option_written_as_text_is_converted() -> None:

@@ -52,7 +52,7 @@ def test_ties_between_digits_go_to_the_lower_index():
 def test_more_neighbors_more_edges():
     few, many = (load_data("digits", neighbors=n).graphs[0].num_edges() for n in (4, 10))
     assert few < load_data("digits").graphs[0].num_edges() < many
-    with pytest.raises(DGLError, match="neighbors=0"):
+    with pytest.raises(DGLError, match="option 'neighbors' is 0; allowed: 1 to 1796"):
         load_data("digits", neighbors=0)
 
 

@@ -1,0 +1,42 @@
+"""Options of data sets and models: values of the types that a signature names."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+from pydantic import TypeAdapter, ValidationError
+
+__all__ = ["checked_option"]
+
+
+def checked_option(annotation: Any, value: Any) -> Any:
+    """Convert a value to the type that a parameter declares.
+
+    Parameters
+    ----------
+    annotation : type
+        The parameter's annotation.
+    value : object
+        What the user wrote.
+
+    Raises
+    ------
+    ValueError
+        If it is not of that type.
+
+    Examples
+    --------
+    >>> checked_option(float, "1e-1")
+    0.1
+    >>> checked_option(int, True)
+    Traceback (most recent call last):
+    ...
+    ValueError: a truth value does not belong here, got True
+    """
+    if isinstance(value, bool) and not {bool, Any} & {annotation, *get_args(annotation)}:
+        # YAML reads yes, no, on and off as truth values, which would pass for 1 and 0.
+        raise ValueError(f"a truth value does not belong here, got {value}")
+    try:
+        return TypeAdapter(annotation).validate_python(value)
+    except ValidationError as error:
+        raise ValueError(f"{error.errors()[0]['msg']}, got {value!r}") from None
