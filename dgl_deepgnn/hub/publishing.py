@@ -144,7 +144,8 @@ def _folder_to_write(zoo: str | Path | None) -> FolderZoo:
     path = target.path
     if path.is_dir() and not (path / INDEX).exists():
         for other in path.iterdir():
-            if not other.name.startswith(".") and not _is_leftover(other, other.name):
+            # __init__.py makes the packaged zoo a package.
+            if not other.name.startswith((".", "__")) and not _is_leftover(other, other.name):
                 raise ZooError(
                     f"{path} is no zoo: it holds {other.name}, but no {INDEX}. Publish into a "
                     "zoo, or an empty or new folder (--zoo)."

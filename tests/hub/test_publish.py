@@ -125,6 +125,13 @@ def test_other_models_stay(run: Path, zoo: Path) -> None:
     assert list_pretrained(zoo=zoo) == ["b", NAME]
 
 
+def test_a_package_s_folder_without_an_index_is_a_zoo(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "__init__.py").touch()
+    (tmp_path / "__pycache__").mkdir()
+    assert publish(run, zoo=tmp_path).parent == tmp_path
+    assert list_pretrained(zoo=tmp_path) == [NAME]
+
+
 def test_a_folder_that_is_no_entry_is_left_alone(my_run: Path) -> None:
     precious = my_run.rename(my_run.with_name(NAME))
     before = snapshot(precious)
