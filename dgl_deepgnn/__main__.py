@@ -1,14 +1,17 @@
-"""Entry point of the command ``dgl-deepgnn``: works, for `doctor`, where DGL does not import."""
+"""Entry point of ``dgl-deepgnn``: `doctor` and `--version` work where DGL does not import."""
 
 from __future__ import annotations
 
 import sys
 
-from dgl_deepgnn import _environment
+from dgl_deepgnn import __version__, _environment
 
 
 def main() -> None:
     """Run the command line; exit code 2 stands for wrong input."""
+    if sys.argv[1:] == ["--version"]:
+        print(f"dgl-deepgnn {__version__}")
+        return
     if sys.argv[1:] == ["doctor"]:
         report, healthy = _environment.doctor()
         print(report)

@@ -70,7 +70,10 @@ def doctor() -> tuple[str, bool]:
     bool
         Whether everything imports.
     """
-    lines = [f"Python {platform.python_version()} on {platform.system()} {platform.machine()}"]
+    from dgl_deepgnn import __version__  # defined after this module is imported
+
+    system = f"{platform.system()} {platform.machine()}"
+    lines = [f"dgl-deepgnn {__version__}, Python {platform.python_version()} on {system}"]
     healthy = True
     for package in PACKAGES:
         reason = _why_not(_MODULES.get(package, package))

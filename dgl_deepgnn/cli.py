@@ -29,7 +29,6 @@ __all__ = ["app", "run"]
 
 app = typer.Typer(
     name="dgl-deepgnn",
-    help="Train, measure and use deep graph neural networks.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -43,6 +42,14 @@ Overrides = Annotated[
 Output = Annotated[Path | None, typer.Option(help="Folder to write; it must not exist yet.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+@app.callback()
+def main_options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    # Answered in __main__, before anything that needs DGL is imported.
+    """Train, measure and use deep graph neural networks."""
 
 
 def run() -> None:

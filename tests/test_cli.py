@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 
+import dgl_deepgnn
 from dgl_deepgnn import __main__, cli
 from dgl_deepgnn.recipe import json_schema, list_recipes, load_recipe
 
@@ -157,6 +158,12 @@ def test_recipes(command: Any, small: Path) -> None:
     assert json.loads(shown.out) == recipe.model_dump(mode="json")
 
     assert command("recipes", "schema").out == json_schema()
+
+
+def test_version(command: Any) -> None:
+    result = command("--version")
+    assert result == (0, f"dgl-deepgnn {dgl_deepgnn.__version__}\n", "")
+    assert "--version" in command("--help").out
 
 
 def test_doctor(command: Any) -> None:
