@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -13,6 +12,7 @@ import torch
 from dgl import DGLError, DGLGraph
 from torch import Tensor
 
+from dgl_deepgnn.sparse import SparseProduct, from_scipy
 from dgl_deepgnn.spectral import block_spectral_radii
 
 __all__ = [
@@ -26,20 +26,6 @@ __all__ = [
 
 Norm = Literal["both", "right", "left", "none"]
 NORMS: tuple[Norm, ...] = ("both", "right", "left", "none")
-
-
-class _SparseProduct(torch.autograd.Function):
-    """``matrix @ feat`` whose gradient multiplies by the transpose, also in CSR."""
-
-    @staticmethod
-    def forward(ctx: Any, feat: Tensor, matrix: Tensor, transpose: Tensor) -> Tensor:
-        ctx.matrices = matrix, transpose
-        return matrix @ feat if feat.is_cuda else torch.sparse.mm(matrix, feat, "sum")
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Any:
-        matrix, transpose = ctx.matrices
-        return _SparseProduct.apply(grads[0].contiguous(), transpose, matrix), None, None
 
 
 class AggregationOperator:
@@ -112,7 +98,7 @@ class AggregationOperator:
             raise DGLError(f"Features have type {feat.dtype}: convert them, feat.float().")
         if self._trainable is not None:
             return self._message_passing(feat)
-        return _SparseProduct.apply(feat, *self._pair(feat.device, feat.dtype))
+        return SparseProduct.apply(feat, *self._pair(feat.device, feat.dtype))
 
     def _message_passing(self, feat: Tensor) -> Tensor:
         """Same product by DGL's kernel, which has the gradient in the edge weights."""
@@ -124,8 +110,8 @@ class AggregationOperator:
     def _pair(self, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         if (device, dtype) not in self._tensors:
             self._tensors[device, dtype] = (
-                _to_torch(self._matrix, device, dtype),
-                _to_torch(self._transpose, device, dtype),
+                from_scipy(self._matrix, device, dtype),
+                from_scipy(self._transpose, device, dtype),
             )
         return self._tensors[device, dtype]
 
@@ -193,20 +179,6 @@ class AggregationOperator:
         return (
             f"AggregationOperator(shape={self.shape}, t={self.t:g}, "
             f"spectral_radius={self.spectral_radius:.4g})"
-        )
-
-
-def _to_torch(matrix: sp.csr_matrix, device: torch.device, dtype: torch.dtype) -> Tensor:
-    with warnings.catch_warnings():
-        # PyTorch announces at every first use that its CSR support is in beta.
-        warnings.simplefilter("ignore", UserWarning)
-        return torch.sparse_csr_tensor(
-            torch.from_numpy(matrix.indptr.astype(np.int64)),
-            torch.from_numpy(matrix.indices.astype(np.int64)),
-            torch.from_numpy(matrix.data),
-            size=matrix.shape,
-            dtype=dtype,
-            device=device,
         )
 
 

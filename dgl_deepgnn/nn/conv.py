@@ -91,7 +91,8 @@ class ResidualConv(nn.Module):
             A homogeneous graph, a batch, a sampler's block, one relation of a heterogeneous
             graph, or the operator that :meth:`operator` made of one. It is not changed.
         feat : Tensor or pair of Tensor
-            Node features of shape (N, in_feats); a pair for source and destination nodes.
+            Node features of shape (N, in_feats); a pair for source and destination nodes. One
+            matrix may be sparse (CSR).
         edge_weight : Tensor, optional
             Non-negative weights, shape (E,).
 
@@ -123,9 +124,11 @@ class ResidualConv(nn.Module):
                     f"in_feats={self.in_feats} and the graph has {nodes} such nodes: expected "
                     f"({nodes}, {self.in_feats})."
                 )
+        if src.layout != torch.strided and self.in_feats <= self.out_feats:
+            src = src.to_dense()  # only the product with narrower weights is worth a sparse one
         if dst is None and operator.graph.srctypes == operator.graph.dsttypes:
             # A sampler's block has its destination nodes first among its source nodes.
-            dst = src[:num_dst]
+            dst = src if num_dst == num_src else src[:num_dst]
         return self.transform(operator, src, dst)
 
     def transform(self, operator: AggregationOperator, src: Tensor, dst: Tensor | None) -> Tensor:

@@ -76,10 +76,18 @@ class ResGINConv(ResidualConv):
         self.reset_parameters()
 
     def transform(self, operator: AggregationOperator, src: Tensor, dst: Tensor | None) -> Tensor:
-        """Aggregate, then apply the MLP."""
-        out = self.aggregate(operator, src, dst)
-        for index, linear in enumerate(self.mlp):
-            out = linear(torch.relu(out) if index else out)
+        """Aggregate, on the narrower side of the first weights, then apply the rest of the MLP."""
+        first = self.mlp[0]
+        assert isinstance(first, nn.Linear)
+        if self.in_feats > self.out_feats:
+            weight = first.weight.T
+            if dst is not None and operator.t != self.t:
+                dst = dst @ weight
+            out = self.aggregate(operator, src @ weight, dst) + first.bias
+        else:
+            out = first(self.aggregate(operator, src, dst))
+        for linear in self.mlp[1:]:
+            out = linear(torch.relu(out))
         return out
 
 

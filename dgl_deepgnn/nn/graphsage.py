@@ -98,7 +98,10 @@ class ResSAGEConv(ResidualConv):
             neighbours = self.aggregate(operator, src @ self.weight_neigh, projected)
         else:
             neighbours = self.aggregate(operator, src, dst) @ self.weight_neigh
-        out = torch.addmm(neighbours, dst, self.weight_self)
+        if dst.layout != torch.strided:
+            out = neighbours + dst @ self.weight_self
+        else:
+            out = torch.addmm(neighbours, dst, self.weight_self)
         return out if self.bias is None else out + self.bias
 
 

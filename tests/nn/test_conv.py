@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dgl_deepgnn import ResGINConv, ResGraphConv, ResSAGEConv, spectral_radius
 from dgl_deepgnn.nn import ResidualConv
+from dgl_deepgnn.sparse import to_sparse
 
 ConvClass = Callable[..., ResidualConv]
 CONVS = [ResGraphConv, ResSAGEConv, ResGINConv]
@@ -249,3 +250,20 @@ def test_the_base_class_has_no_formula(large: DGLGraph) -> None:
     conv = ResidualConv(3, 4, "both", 1.0, "critical", None)
     with pytest.raises(NotImplementedError):
         conv(large, torch.ones(60, 3))
+
+
+@pytest.mark.parametrize("t", [1.0, 0.4])
+@pytest.mark.parametrize("folded", [True, False], ids=["t in the operator", "t in the layer"])
+@pytest.mark.parametrize("widths", [(3, 5), (5, 3)])
+def test_sparse_features(
+    conv_class: ConvClass, large: DGLGraph, t: float, folded: bool, widths: tuple[int, int]
+) -> None:
+    conv = conv_class(*widths, t=t)
+    feat = torch.randn(60, widths[0]) * (torch.rand(60, widths[0]) < 0.3)
+    operator = conv.operator(large, folded=folded)
+    results = []
+    for form in (feat, to_sparse(feat)):
+        scores = conv(operator, form)
+        gradients = torch.autograd.grad(scores.square().sum(), list(conv.parameters()))
+        results.append((scores, *gradients))
+    torch.testing.assert_close(*results)

@@ -159,7 +159,7 @@ def test_transductive_trains_on_what_it_evaluates() -> None:
     (batch,) = batches.training(torch.Generator())
     assert batch.operator is batches.evaluation[0].operator  # made once
     for some in (batch, batches.evaluation[0]):
-        assert torch.equal(some.feat, data.graphs[0].ndata["feat"])
+        assert torch.equal(some.feat.to_dense(), data.graphs[0].ndata["feat"])
         assert torch.equal(some.labels, data.labels)
         assert all(torch.equal(some.masks[part], data.splits[0][part]) for part in PARTS)
 
@@ -264,3 +264,15 @@ def test_as_many_clusters_as_nodes() -> None:
     data = load_data("karate")
     epoch = list(batches_of(data, 1, 34).training(torch.Generator()))
     assert sum(int(batch.masks["train"].sum()) for batch in epoch) == 6
+
+
+def test_bags_of_words_are_sparse_and_score_the_same() -> None:
+    data = numbered_task("node", [30], inductive=False)
+    (graph,) = data.graphs
+    words = (torch.rand(30, 40, generator=torch.Generator().manual_seed(0)) < 0.05).float()
+    graph.ndata["feat"] = words
+    model = model_for(data)
+    batches = Batches(data, 0, model, None, None, CPU)
+    (batch,) = batches.evaluation
+    assert batch.feat.layout == torch.sparse_csr
+    torch.testing.assert_close(batch.scores(model), model(graph, words))
