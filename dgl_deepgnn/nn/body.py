@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, Literal, TypeVar, cast
 import torch
 from dgl import DGLError, DGLGraph
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint as run_checkpointed
 
 from dgl_deepgnn.aggregation import AggregationOperator, interpolation_schedule
 from dgl_deepgnn.init import SCHEMES
@@ -90,6 +92,10 @@ class DeepGNN(nn.Module):
         Weight of the first layer's features with ``residual="initial"``, 0 < alpha < 1.
     spectral_radius : float, optional
         What the aggregation is divided by; by default each graph's own spectral radius.
+    checkpoint : bool
+        Whether training keeps only the input of every segment of about :math:`\sqrt L` layers
+        and computes the rest again for the backward pass (Chen et al., arXiv:1604.06174): the
+        same gradients, in memory of about :math:`\sqrt L` layers, for one more forward pass.
 
     Raises
     ------
@@ -118,6 +124,7 @@ class DeepGNN(nn.Module):
         edge_feats: int = 0,
         alpha: float = 0.1,
         spectral_radius: float | None = None,
+        checkpoint: bool = False,
     ) -> None:
         super().__init__()
         self.config: dict[str, Any] = {
@@ -139,9 +146,17 @@ class DeepGNN(nn.Module):
         _require("dropout", dropout, "a number in [0, 1)", number and 0 <= dropout < 1)
         number = isinstance(alpha, int | float)
         _require("alpha", alpha, "a number in (0, 1)", number and 0 < alpha < 1)
+        # The second forward pass would count every batch twice in the running statistics.
+        _require(
+            "norm_layer",
+            norm_layer,
+            "other than 'batch' with checkpoint=True",
+            not (checkpoint and norm_layer == "batch"),
+        )
         _require("init", init, f"one of {tuple(SCHEMES)}", init in SCHEMES)
         self.in_feats, self.num_layers = in_feats, num_layers
         self.residual, self.init, self.alpha = residual, init, alpha
+        self.checkpoint = checkpoint
         schedule = interpolation_schedule(t, num_layers)
         if spectral_radius is None and init != "critical" and set(schedule) == {1.0}:
             spectral_radius = 1.0
@@ -265,8 +280,22 @@ class DeepGNN(nn.Module):
     def features(self, operator: AggregationOperator, feat: Tensor) -> Tensor:
         """Node features after the last convolution (for the node head: the scores)."""
         x = first = self.convs[0](operator, self.dropout(feat))
+        layers = range(1, self.num_layers)
+        if self.checkpoint and self.training and torch.is_grad_enabled():
+            length = math.isqrt(self.num_layers)
+            for start in layers[::length]:
+                segment = range(start, min(start + length, self.num_layers))
+                x = run_checkpointed(self._run_layers, segment, operator, x, first, use_reentrant=False)
+        else:
+            x = self._run_layers(layers, operator, x, first)
+        return x if self.head is None else self._activate(self.num_layers - 1, x)
+
+    def _run_layers(
+        self, layers: range, operator: AggregationOperator, x: Tensor, first: Tensor
+    ) -> Tensor:
+        """Layers with these indices, behind the first one."""
         branches = self.num_layers - (2 if self.head is None else 1)
-        for index in range(1, self.num_layers):
+        for index in layers:
             conv = self.convs[index]
             assert isinstance(conv, ResidualConv)
             hidden = self._activate(index - 1, x)
@@ -277,7 +306,7 @@ class DeepGNN(nn.Module):
                 x = torch.add(x, first, alpha=self.alpha)
             else:
                 x = torch.add(x, conv(operator, hidden), alpha=self.branch_scale)
-        return x if self.head is None else self._activate(self.num_layers - 1, x)
+        return x
 
     def _activate(self, index: int, x: Tensor) -> Tensor:
         return self.dropout(torch.relu(self.norms[index](x)))

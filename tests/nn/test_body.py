@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import dgl
@@ -510,3 +511,71 @@ def test_layers_are_exposed() -> None:
         *[(4, 4)] * 4,
         (4, 2),
     ]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("residual", RESIDUALS)
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_checkpointing_changes_no_bit_of_the_gradient(
+    family: str, residual: str | None, dropout: float, weighted: tuple[DGLGraph, Tensor]
+) -> None:
+    graph, weight = weighted
+    feat = torch.randn(9, 4, generator=torch.Generator().manual_seed(3))
+    results = []
+    for checkpoint in (False, True):
+        model = build(
+            family, 4, 6, 2, 13, residual=residual, dropout=dropout, checkpoint=checkpoint
+        )
+        randomize(model)
+        torch.manual_seed(5)
+        scores = model(graph, feat, weight)
+        results.append((scores, *torch.autograd.grad(scores.square().sum(), model.parameters())))
+    for plain, checkpointed in zip(*results, strict=True):
+        assert torch.equal(plain, checkpointed)
+
+
+def test_checkpointing_keeps_about_a_root_of_the_layers() -> None:
+    graph = dgl.rand_graph(50, 200).add_self_loop()
+    kept = []
+    for checkpoint in (False, True):
+        model = ResGCN(8, 8, 8, 100, checkpoint=checkpoint)
+        saved: list[int] = []
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda tensor, saved=saved: saved.append(tensor.numel()) or tensor,
+            lambda tensor: tensor,
+        ):
+            model(graph, torch.randn(50, 8))
+        kept.append(sum(size for size in saved if size == 400))
+    assert kept[1] < 0.2 * kept[0]
+
+
+def test_batch_norm_cannot_be_checkpointed() -> None:
+    with pytest.raises(DGLError, match="norm_layer must be other than 'batch' with checkpoint"):
+        ResGCN(4, 4, 2, 4, norm_layer="batch", checkpoint=True)
+
+
+def _train_in_parallel(rank: int, folder: str) -> None:
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2
+    )
+    gradients = []
+    for checkpoint in (False, True):
+        torch.manual_seed(0)
+        model = ResGCN(4, 6, 2, 9, residual="plain", checkpoint=checkpoint)
+        src, dst = torch.randint(20 + rank, (2, 60))
+        operator = model.operator(dgl.graph((src, dst), num_nodes=20 + rank).add_self_loop())
+        parallel = nn.parallel.DistributedDataParallel(model)
+        parallel(operator, torch.ones(20 + rank, 4)).square().mean().backward()
+        gradients.append([parameter.grad for parameter in model.parameters()])
+        del parallel
+    if rank == 0:
+        torch.save(gradients, f"{folder}/gradients.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_checkpointing_under_data_parallel(tmp_path: Path) -> None:
+    torch.multiprocessing.spawn(_train_in_parallel, (str(tmp_path),), nprocs=2)
+    plain, checkpointed = torch.load(tmp_path / "gradients.pt")
+    assert len(plain) == 18 and plain[0].abs().sum() > 0
+    for one, other in zip(plain, checkpointed, strict=True):
+        assert torch.equal(one, other)
