@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import Annotated, Any, get_args
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
-__all__ = ["checked_option"]
+__all__ = ["Seed", "checked_option"]
+
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+"""Of a data set: what NumPy and scikit-learn take."""
 
 
 def checked_option(annotation: Any, value: Any) -> Any:
@@ -33,7 +36,8 @@ def checked_option(annotation: Any, value: Any) -> Any:
     ...
     ValueError: a truth value does not belong here, got True
     """
-    if isinstance(value, bool) and not {bool, Any} & {annotation, *get_args(annotation)}:
+    allowed = (annotation, *get_args(annotation))
+    if isinstance(value, bool) and bool not in allowed and Any not in allowed:
         # YAML reads yes, no, on and off as truth values, which would pass for 1 and 0.
         raise ValueError(f"a truth value does not belong here, got {value}")
     try:

@@ -24,6 +24,7 @@ from dgl_deepgnn.data.catalog import is_dgl_class, register_dataset
 from dgl_deepgnn.data.from_graphs import collect, task_from_graphs
 from dgl_deepgnn.data.task_data import Level, Target, TaskData
 from dgl_deepgnn.data.transforms import k_fold, one_hot, undirected
+from dgl_deepgnn.options import Seed
 from dgl_deepgnn.registry import did_you_mean
 
 __all__ = ["HeterophilousGraphDataset", "dgl_class", "heterophilous", "ogb", "planetoid", "tu"]
@@ -154,7 +155,7 @@ _register_named()
 
 
 @register_dataset("tu:NAME", features="standardize")
-def tu(name: str, folds: int = 10, seed: int = 0, self_loops: bool = True) -> TaskData:
+def tu(name: str, folds: int = 10, seed: Seed = 0, self_loops: bool = True) -> TaskData:
     """Graph classification from the TU collection, with stratified k-fold splits.
 
     Node labels become indicator columns, beside the node attributes where there are any; graphs
@@ -214,7 +215,7 @@ def dgl_class(
     target: Target | None = None,
     self_loops: bool = True,
     bidirected: bool = False,
-    seed: int = 0,
+    seed: Seed = 0,
     **arguments: Any,
 ) -> TaskData:
     """Any homogeneous data set class of ``dgl.data``, by class name.

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from dgl_deepgnn.data.catalog import register_dataset
 from dgl_deepgnn.data.task_data import TaskData
 from dgl_deepgnn.data.transforms import masks_from_indices, split_items, undirected
+from dgl_deepgnn.options import Seed
 
 __all__ = ["csbm", "digits", "digits_grid", "karate"]
 
@@ -139,7 +140,7 @@ def csbm(
     homophily: float = 0.8,
     feature_dim: int = 32,
     signal: float = 1.0,
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> TaskData:
     """Contextual stochastic block model (Deshpande et al., NeurIPS 2018).
 

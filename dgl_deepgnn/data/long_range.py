@@ -15,6 +15,7 @@ from scipy.sparse import csgraph, csr_matrix
 from dgl_deepgnn.data.catalog import register_dataset
 from dgl_deepgnn.data.task_data import TaskData
 from dgl_deepgnn.data.transforms import deal_graphs, deal_parts, undirected
+from dgl_deepgnn.options import Seed
 
 __all__ = ["depth_bounds", "hops_to_nearest", "long_range", "random_tree"]
 
@@ -22,7 +23,7 @@ CHAIN = (8, 24)  # shortest and longest chain between two junctions
 
 
 @register_dataset("long-range")
-def long_range(k: int = 20, graphs: int = 40, num_nodes: int = 500, seed: int = 0) -> TaskData:
+def long_range(k: int = 20, graphs: int = 40, num_nodes: int = 500, seed: Seed = 0) -> TaskData:
     """Random trees of large diameter; a node is positive if a marked node is within `k` hops.
 
     The trees are chains of 8 to 24 nodes joined at junctions of degree three (diameter about 200

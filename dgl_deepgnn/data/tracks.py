@@ -21,6 +21,7 @@ from dgl_deepgnn.data.hits import (
 )
 from dgl_deepgnn.data.task_data import TaskData
 from dgl_deepgnn.data.transforms import deal_parts
+from dgl_deepgnn.options import Seed
 
 __all__ = ["Crossings", "bending_radius", "helix_crossings", "tracks"]
 
@@ -139,7 +140,7 @@ def tracks(
     particles: int = 80,
     noise: float = 0.1,
     field: float = 3.0,
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> TaskData:
     """Edge classification in simulated particle collisions: true track segment or not?
 

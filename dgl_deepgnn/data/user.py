@@ -16,6 +16,7 @@ from dgl import DGLError
 from dgl_deepgnn.data.catalog import register_dataset
 from dgl_deepgnn.data.from_graphs import collect, task_from_graphs
 from dgl_deepgnn.data.task_data import Level, Target, TaskData
+from dgl_deepgnn.options import Seed
 
 __all__ = ["csv", "file", "python"]
 
@@ -27,7 +28,7 @@ def csv(
     target: Target | None = None,
     self_loops: bool = True,
     bidirected: bool = False,
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> TaskData:
     """A folder in the format of ``dgl.data.CSVDataset``: meta.yaml and CSV files.
 
@@ -87,7 +88,7 @@ def file(
     target: Target | None = None,
     self_loops: bool = True,
     bidirected: bool = False,
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> TaskData:
     """A file written by ``dgl.save_graphs(path, graphs, labels)``.
 

@@ -88,6 +88,13 @@ def test_option_of_the_wrong_type_is_named(value: object) -> None:
         load_data("digits", neighbors=value)
 
 
+@pytest.mark.parametrize("name", ["csbm", "tracks", "long-range", "tu:MUTAG"])
+@pytest.mark.parametrize("value", [-1, 2**32])
+def test_a_seed_out_of_range_is_named(name: str, value: int) -> None:
+    with pytest.raises(DGLError, match=rf"{name}.: option 'seed': .*(greater|less).*got {value}"):
+        load_data(name, seed=value)
+
+
 @pytest.mark.parametrize("value", [True, False])
 def test_a_truth_value_is_no_number(value: bool) -> None:
     with pytest.raises(DGLError, match=rf"'digits': option 'neighbors': a truth.*got {value}"):
