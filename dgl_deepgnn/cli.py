@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 from collections.abc import Iterator
@@ -34,13 +35,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
+"""What the machine, not the program, denies: permission, or room."""
+
 RecipeName = Annotated[str, typer.Argument(help="A recipe's name, or the path of a YAML file.")]
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", help="Override a key, e.g. --set model.num_layers=256. Repeatable."),
 ]
-Output = Annotated[Path | None, typer.Option(help="Folder to write; it must not exist yet.")]
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")]
+Output = Annotated[
+    Path | None,
+    typer.Option(help="Folder to write, not there yet; by default a new one under runs/."),
+]
+Device = Annotated[str, typer.Option(help="Where to train: cpu, cuda, cuda:1, ...")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
@@ -58,6 +65,11 @@ def run() -> None:
         app()
     except (UserError, DGLError) as error:
         print(f"Error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        if error.errno not in REFUSED:
+            raise
+        print(f"Error: {error.filename or 'writing'}: {error.strerror}.", file=sys.stderr)
         sys.exit(2)
     except RuntimeError as error:
         if "allocate memory" not in str(error) and "out of memory" not in str(error):
@@ -77,7 +89,9 @@ def train_command(
     output: Output = None,
     resume: Annotated[Path | None, typer.Option(help="Run folder to continue.")] = None,
     device: Device = "cpu",
-    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write events too.")] = False,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write TensorBoard events.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Train a recipe over its seeds and write a run folder."""

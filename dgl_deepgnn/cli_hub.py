@@ -79,6 +79,8 @@ def models_command(
     """List the published models."""
     place = hub.open_zoo(zoo)
     index = place.index()
+    if index.models and not set("*?[") & set(pattern):
+        index.entry(pattern, place.location)  # an unknown name raises, with the nearest one
     entries = {name: index.models[name] for name in index.names(pattern)}
     content = {name: entry.model_dump(mode="json") for name, entry in entries.items()}
     if entries:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
@@ -216,6 +217,12 @@ WRONG = [
     (("speedup", "SMALL", "--device", "cuda:42"), "no such CUDA device"),
     (("speedup", "SMALL", "--output", "own"), "never overwritten"),
     (("recipes", "show", "x"), "no recipe 'x'"),
+    (("models", "resgcn64.digts"), "no model 'resgcn64.digts'.* Did you mean 'resgcn64.digits'"),
+    (("predict", "resgcn64.digits", "--graph", "own", "--output", "x.csv"), "own is a folder"),
+    (
+        ("predict", "resgcn64.digits", "--graph", "SMALL", "--output", "x.csv"),
+        r"small.yaml was not written by dgl.save_graphs: Invalid DGL files\.\n",
+    ),
 ]
 
 
@@ -246,6 +253,17 @@ def test_typos_in_options_and_commands(command: Any) -> None:
     for arguments in (("trian", "x"), ("train", "x", "--outptu", "y"), ("recipes", "lst")):
         result = command(*arguments)
         assert result.code == 2 and "Traceback" not in result.err and result.err
+
+
+def test_what_the_machine_denies_is_no_error_of_the_program(
+    command: Any, small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: Any, **options: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "runs/small")
+
+    monkeypatch.setattr(cli, "train", full)
+    result = command("train", small)
+    assert result == (2, "", "Error: runs/small: No space left on device.\n")
 
 
 def test_an_error_of_the_program_keeps_its_traceback(

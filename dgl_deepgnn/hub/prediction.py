@@ -97,7 +97,10 @@ def predict(
         rows += [[*item, *value] for item, value in zip(items, values, strict=True)]
     table = io.StringIO()
     csv.writer(table, lineterminator="\n").writerows([header, *rows])
-    write_text(Path(output), table.getvalue())
+    try:
+        write_text(Path(output), table.getvalue())
+    except OSError as error:
+        raise UserError(f"{output} cannot be written: {error.strerror}.") from None
     return len(rows)
 
 
@@ -112,11 +115,13 @@ def _check_output(path: Path, force: bool) -> None:
 
 def _read(path: Path) -> list[DGLGraph]:
     if not path.is_file():
-        raise UserError(f"{path} does not exist. Give a file written by dgl.save_graphs.")
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise UserError(f"{path} {what}. Give a file written by dgl.save_graphs.")
     try:
         graphs, _ = dgl.load_graphs(str(path))
     except Exception as error:  # DGL's reader raises several kinds
-        reason = str(error).partition("\n")[0]  # DGL's C++ adds its stack
+        # DGL's C++ puts its own source in front of the reason, and its stack behind.
+        reason = str(error).partition("\n")[0].rpartition(" : ")[2].rstrip(".")
         raise UserError(f"{path} was not written by dgl.save_graphs: {reason}.") from None
     for index, graph in enumerate(graphs):
         if not graph.is_homogeneous:

@@ -64,6 +64,11 @@ def test_a_csv_is_not_overwritten_unless_told(
     assert len(rows_of(output)) == 68
 
 
+def test_a_place_that_cannot_be_written_to(published: Path, graph_file: Path) -> None:
+    with pytest.raises(UserError, match="cannot be written: No such file"):
+        predict(NAME, graph_file, "/proc/x.csv", published)
+
+
 def test_raw_features_are_scaled_as_in_training(
     other_run: Callable[..., Path], tmp_path: Path
 ) -> None:
