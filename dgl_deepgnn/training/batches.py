@@ -7,6 +7,7 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from io import StringIO
+from typing import Any
 
 import dgl
 import numpy as np
@@ -81,7 +82,10 @@ class Batches:
         self._collator = (
             everything if training is data else _Collator(training, split, model, device)
         )
-        self._whole = self._collator.batch(self._train_graphs) if batch_size is None else None
+        self._whole = None
+        if batch_size is None:
+            alike = len(self._train_graphs) == len(data.graphs)
+            self._whole = self.evaluation[0] if alike else everything.batch(self._train_graphs)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -105,7 +109,8 @@ class _Collator:
 
     def __init__(self, data: TaskData, split: int, model: DeepGNN, device: torch.device) -> None:
         self._device = device
-        graph = dgl.batch(data.graphs)
+        # `dgl.batch` copies the features, even those of one graph.
+        graph = data.graphs[0] if len(data.graphs) == 1 else dgl.batch(data.graphs)
         self._operator = model.operator(graph)
         self._feat = graph.ndata["feat"]
         # Bags of words: the first layer's product is many times faster on a sparse matrix.
@@ -122,12 +127,14 @@ class _Collator:
         chosen = which.numpy()
         whole = len(chosen) == len(self._num_nodes) and (np.diff(chosen) == 1).all()
         operator = self._operator if whole else self._operator.select(chosen.tolist())
-        nodes = concatenated_ranges(self._num_nodes, chosen)
-        items = concatenated_ranges(self._num_items, chosen)
+
+        def rows(sizes: np.ndarray) -> Any:
+            return slice(None) if whole else concatenated_ranges(sizes, chosen)
+
+        nodes, items = rows(self._num_nodes), rows(self._num_items)
         edge_feat = None
         if self._edge_feat is not None:
-            edges = concatenated_ranges(self._num_edges, chosen)
-            edge_feat = self._edge_feat[edges].to(self._device)
+            edge_feat = self._edge_feat[rows(self._num_edges)].to(self._device)
         feat = self._feat[nodes]
         return Batch(
             operator.to(self._device),
