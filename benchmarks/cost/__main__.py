@@ -1,4 +1,4 @@
-"""Measure, write ``results.json``, and make the page of tables and the plots from it."""
+"""Measure time, memory and growth; write ``results.json``, and from it the tables and the plot."""
 
 from __future__ import annotations
 
@@ -10,16 +10,29 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cost.report import report
+from benchmarks.cost.batches import measure_batches
+from benchmarks.cost.checkpoint import measure_checkpoint
+from benchmarks.cost.growth import measure_growth, plot_growth
+from benchmarks.cost.imports import measure_import
+from benchmarks.cost.machine import machine
+from benchmarks.cost.memory import measure_memory
+from benchmarks.cost.operations import measure_profile
+from benchmarks.cost.report import PLOT, report
 from benchmarks.cost.steps import GRID, measure_steps
 
 SECTIONS: dict[str, Callable[[bool], Any]] = {
-    section: partial(measure_steps, section) for section in GRID
+    **{section: partial(measure_steps, section) for section in GRID},
+    "memory": measure_memory,
+    "checkpoint": measure_checkpoint,
+    "import": measure_import,
+    "batches": measure_batches,
+    "growth": measure_growth,
+    "profile": measure_profile,
 }
 
 
 def main() -> None:
-    """Run the sections asked for; the others are kept as they are in ``results.json``."""
+    """Run the sections asked for; the others stay as they are in ``results.json``."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.cost", description=__doc__)
     parser.add_argument("--only", nargs="+", choices=SECTIONS, help="measure these sections only")
     parser.add_argument("--quick", action="store_true", help="smoke run, into runs/benchmark")
@@ -28,14 +41,21 @@ def main() -> None:
     folder = here.parent / "runs" / "benchmark" if arguments.quick else here
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "results.json"
-    results = json.loads(file.read_text("utf-8")) if file.exists() else {"sections": {}}
+    results = {"machine": machine(), "quick": arguments.quick, "seconds": {}, "sections": {}}
+    if arguments.only and file.exists():
+        earlier = json.loads(file.read_text("utf-8"))
+        if earlier["machine"] != results["machine"]:
+            parser.error(f"{file} is of another machine or other versions: measure all sections.")
+        results = earlier
     for name in arguments.only or SECTIONS:
         start = time.perf_counter()
         results["sections"][name] = SECTIONS[name](arguments.quick)
-        results.setdefault("seconds", {})[name] = time.perf_counter() - start
+        results["seconds"][name] = time.perf_counter() - start
         file.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     text = report(results)
     (folder / "README.md").write_text(text, encoding="utf-8")
+    if "growth" in results["sections"]:
+        plot_growth(results["sections"]["growth"], folder / PLOT)
     print(text)
 
 

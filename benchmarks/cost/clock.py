@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,14 +16,14 @@ LEAST_ROUNDS, MOST_ROUNDS = 9, 51
 
 
 def measure(
-    tasks: dict[str, Callable[[], object]], *, seconds: float, least: int, label: str
+    tasks: Mapping[str, Callable[[], object]], *, seconds: float, least: int, label: str
 ) -> dict[str, dict[str, Any]]:
     """Quartiles of the seconds that each task takes.
 
     Parameters
     ----------
     tasks : dict of str to callable
-        What is timed; each is first run twice untimed.
+        What is timed; each is first run once without being counted.
     seconds : float
         About how long all rounds together may take, if they are more than `least`.
     least : int
@@ -31,8 +31,6 @@ def measure(
     label : str
         What the progress bar says.
     """
-    for task in tasks.values():
-        task()
     spent = sum(_seconds(task) for task in tasks.values())
     rounds = max(least, min(MOST_ROUNDS, int(seconds / spent)))
     taken: dict[str, list[float]] = {name: [] for name in tasks}

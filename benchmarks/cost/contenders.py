@@ -13,11 +13,23 @@ from benchmarks.cost.bound import BareProducts
 from benchmarks.cost.graphs import CLASSES, Problem
 from benchmarks.cost.stacks import WIDTH, dgl_stack, pyg_stack
 from dgl_deepgnn import create_model
+from dgl_deepgnn.sparse import to_sparse
 
-__all__ = ["BOUND", "CONTENDERS", "OURS", "PREALLOCATED", "Steps", "build", "trainer"]
+__all__ = [
+    "BOUND",
+    "CONTENDERS",
+    "OURS",
+    "PREALLOCATED",
+    "SPARSE_FEATURES",
+    "Steps",
+    "build",
+    "our_model",
+    "trainer",
+]
 
 OURS = {"GCN": "ResGCN", "GraphSAGE": "ResGraphSAGE", "GIN": "ResGIN"}
 PLAIN, FRESH, CSR = ", plain", ", operator anew", ", sparse matrix"
+SPARSE_FEATURES = ", sparse features"
 BOUND, PREALLOCATED = "bare products", "bare products, preallocated"
 
 CONTENDERS = {
@@ -27,6 +39,7 @@ CONTENDERS = {
         "ResGCN",
         "ResGCN" + PLAIN,
         "ResGCN" + FRESH,
+        "ResGCN" + SPARSE_FEATURES,
         "DGL GraphConv",
         "PyG GCNConv",
         "PyG GCNConv" + CSR,
@@ -61,7 +74,8 @@ def _model(name: str, problem: Problem, layers: int) -> tuple[nn.Module, tuple[A
     if name.startswith("Res"):
         ours = our_model(name.partition(",")[0], problem, layers, plain=name.endswith(PLAIN))
         graph = problem.graph if name.endswith(FRESH) else ours.operator(problem.graph)
-        return ours, (graph, problem.feat)
+        sparse = name.endswith(SPARSE_FEATURES)
+        return ours, (graph, to_sparse(problem.feat) if sparse else problem.feat)
     library, _, layer = name.removesuffix(CSR).partition(" ")
     if library == "DGL":
         return dgl_stack(layer, problem, layers), (problem.feat,)

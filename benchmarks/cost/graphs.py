@@ -48,9 +48,11 @@ class Problem(NamedTuple):
 def random_problem(size: Size, seed: int = 0) -> Problem:
     """Draw a graph, features and labels; the same for every contender."""
     draw = torch.Generator().manual_seed(seed)
-    ends = torch.randint(size.nodes, (2, size.edges // 2), generator=draw)
-    # No edge from a node to itself: these come in with the self-loops.
-    ends[1] = torch.where(ends[0] == ends[1], (ends[1] + 1) % size.nodes, ends[1])
+    low, high = torch.randint(size.nodes, (2, 2 * size.edges), generator=draw).sort(dim=0).values
+    pairs = torch.unique(low * size.nodes + high)  # no edge comes twice
+    pairs = pairs[pairs // size.nodes != pairs % size.nodes]
+    chosen = pairs[torch.randperm(len(pairs), generator=draw)[: size.edges // 2]]
+    ends = torch.stack([chosen // size.nodes, chosen % size.nodes])
     both = torch.cat([ends, ends.flip(0)], dim=1)
     plain = dgl.graph((both[0], both[1]), num_nodes=size.nodes)
     feat = torch.randn(size.nodes, size.in_feats, generator=draw)

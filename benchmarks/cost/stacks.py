@@ -115,9 +115,10 @@ def pyg_stack(layer: str, problem: Problem, layers: int, *, csr: bool = False) -
         edges = to_torch_csr_tensor(edges.flip(0), size=(graph.num_nodes(),) * 2)
     ends = _widths(problem.feat.shape[1], layers)
     made: list[Any]
+    once = {"cached": True, "add_self_loops": False}  # the graph has them
     if layer == "GCN2Conv":
         made = _between_linear(
-            ends, lambda index: pyg.GCN2Conv(WIDTH, 0.1, theta=1.0, layer=index, cached=True)
+            ends, lambda index: pyg.GCN2Conv(WIDTH, 0.1, theta=1.0, layer=index, **once)
         )
         return Stack(made, lambda conv, feat, first: conv(feat, first, edges)).keep_scale(
             problem.feat
@@ -127,5 +128,5 @@ def pyg_stack(layer: str, problem: Problem, layers: int, *, csr: bool = False) -
     elif layer == "SAGEConv":
         made = [pyg.SAGEConv(*widths, aggr="mean") for widths in ends]
     else:
-        made = [pyg.GCNConv(*widths, cached=True) for widths in ends]
+        made = [pyg.GCNConv(*widths, **once) for widths in ends]
     return Stack(made, lambda conv, feat, first: conv(feat, edges)).keep_scale(problem.feat)
