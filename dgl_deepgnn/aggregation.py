@@ -12,7 +12,7 @@ import torch
 from dgl import DGLError, DGLGraph
 from torch import Tensor
 
-from dgl_deepgnn.sparse import SparseProduct, from_scipy
+from dgl_deepgnn.sparse import SparseMatrix, SparseProduct
 from dgl_deepgnn.spectral import block_spectral_radii
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
 
 Norm = Literal["both", "right", "left", "none"]
 NORMS: tuple[Norm, ...] = ("both", "right", "left", "none")
+_Pair = tuple[SparseMatrix, SparseMatrix]
 
 
 class AggregationOperator:
@@ -67,8 +68,8 @@ class AggregationOperator:
         self._matrix = matrix
         self._transpose = matrix.T.tocsr() if transpose is None else transpose
         self._trainable = trainable
-        # One pair of tensors for every device and type that features came in.
-        self._tensors: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
+        # Matrix and transpose for every device and type that features came in.
+        self._tensors: dict[tuple[torch.device, torch.dtype], _Pair] = {}
 
     @property
     def spectral_radius(self) -> float:
@@ -100,6 +101,16 @@ class AggregationOperator:
             return self._message_passing(feat)
         return SparseProduct.apply(feat, *self._pair(feat.device, feat.dtype))
 
+    def transposed_product(self, feat: Tensor) -> Tensor:
+        """Product of the transposed matrix and features, shape (destination nodes, width)."""
+        matrix, transpose = self._pair(feat.device, feat.dtype)
+        return SparseProduct.apply(feat.contiguous(), transpose, matrix)
+
+    @property
+    def is_trainable(self) -> bool:
+        """Whether edge weights require a gradient."""
+        return self._trainable is not None
+
     def _message_passing(self, feat: Tensor) -> Tensor:
         """Same product by DGL's kernel, which has the gradient in the edge weights."""
         weight, scale = self._trainable  # type: ignore[misc]
@@ -107,11 +118,11 @@ class AggregationOperator:
         aggregated = dgl.ops.u_mul_e_sum(self.graph, feat, message)
         return aggregated + (1 - self.t) * feat[: self.shape[0]] if self.t < 1 else aggregated
 
-    def _pair(self, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    def _pair(self, device: torch.device, dtype: torch.dtype) -> _Pair:
         if (device, dtype) not in self._tensors:
             self._tensors[device, dtype] = (
-                from_scipy(self._matrix, device, dtype),
-                from_scipy(self._transpose, device, dtype),
+                SparseMatrix(self._matrix, device, dtype),
+                SparseMatrix(self._transpose, device, dtype),
             )
         return self._tensors[device, dtype]
 

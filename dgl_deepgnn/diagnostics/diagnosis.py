@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import MethodType
 from typing import Any
 
 import numpy as np
@@ -290,9 +289,6 @@ def _record(
                 rows.append((module, geometry.row(name, feat)))
 
         layer.register_forward_pre_hook(enter, with_kwargs=True)
-        if isinstance(layer, ResidualConv):
-            # The general form calls the layer, so that the hook sees its input.
-            layer.beside_skip = MethodType(ResidualConv.beside_skip, layer)  # type: ignore[method-assign]
         for parameter in layer.parameters():
             parameter.requires_grad_()
     out = _first_features([forward(model)])

@@ -22,7 +22,7 @@ from dgl_deepgnn.init.hooks import (
     fixup_branch,
     register_initializer,
 )
-from dgl_deepgnn.nn.conv import ResidualConv
+from dgl_deepgnn.nn.conv import ResidualConv, is_hooked
 from dgl_deepgnn.nn.dropout import Dropout
 from dgl_deepgnn.nn.heads import EdgeHead, GraphHead
 from dgl_deepgnn.registry import Registry, load_plugins
@@ -285,7 +285,9 @@ class DeepGNN(nn.Module):
             length = math.isqrt(self.num_layers)
             for start in layers[::length]:
                 segment = range(start, min(start + length, self.num_layers))
-                x = run_checkpointed(self._run_layers, segment, operator, x, first, use_reentrant=False)
+                x = run_checkpointed(
+                    self._run_layers, segment, operator, x, first, use_reentrant=False
+                )
         else:
             x = self._run_layers(layers, operator, x, first)
         return x if self.head is None else self._activate(self.num_layers - 1, x)
@@ -298,15 +300,23 @@ class DeepGNN(nn.Module):
         for index in layers:
             conv = self.convs[index]
             assert isinstance(conv, ResidualConv)
-            hidden = self._activate(index - 1, x)
             if self.residual is None or index > branches:
-                x = conv(operator, hidden)
+                x = conv(operator, self._activate(index - 1, x))
             elif self.residual == "initial":
+                hidden = self._activate(index - 1, x)
                 x = conv.beside_skip(operator, hidden, x, self.branch_scale, 1 - self.alpha)
                 x = torch.add(x, first, alpha=self.alpha)
+            elif self._is_relu_alone(index - 1):
+                x = conv.add_to(operator, x, self.branch_scale)
             else:
+                hidden = self._activate(index - 1, x)
                 x = torch.add(x, conv(operator, hidden), alpha=self.branch_scale)
         return x
+
+    def _is_relu_alone(self, index: int) -> bool:
+        dropped = self.training and self.dropout.p > 0
+        norm = self.norms[index]
+        return isinstance(norm, nn.Identity) and not (dropped or is_hooked(norm))
 
     def _activate(self, index: int, x: Tensor) -> Tensor:
         return self.dropout(torch.relu(self.norms[index](x)))

@@ -10,7 +10,7 @@ from dgl_deepgnn.aggregation import NORMS, AggregationOperator, Norm, aggregatio
 from dgl_deepgnn.init import SCHEMES
 from dgl_deepgnn.init.hooks import GraphContext
 
-__all__ = ["Features", "ResidualConv", "undivided_radius"]
+__all__ = ["Features", "ResidualConv", "is_hooked", "undivided_radius"]
 
 Features = Tensor | tuple[Tensor, Tensor]
 """Node features, or a pair for source and destination nodes, as DGL's layers take them."""
@@ -152,6 +152,10 @@ class ResidualConv(nn.Module):
             )
         return torch.lerp(dst, aggregated, self.t)
 
+    def add_to(self, operator: AggregationOperator, x: Tensor, scale: float) -> Tensor:
+        """``x + scale * conv(relu(x))``, a residual connection."""
+        return torch.add(x, self(operator, torch.relu(x)), alpha=scale)
+
     def beside_skip(
         self, operator: AggregationOperator, feat: Tensor, x: Tensor, scale: float, skip: float
     ) -> Tensor:
@@ -164,6 +168,11 @@ class ResidualConv(nn.Module):
         return (
             f"in_feats={self.in_feats}, out_feats={self.out_feats}, norm={self.norm}, t={self.t:g}"
         )
+
+
+def is_hooked(module: nn.Module) -> bool:
+    """Whether someone listens to calls of a module: then it must be called."""
+    return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
 def undivided_radius(conv: ResidualConv, context: GraphContext) -> float:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from dgl_deepgnn.aggregation import AggregationOperator, Norm
 from dgl_deepgnn.init.hooks import GraphContext, LinearMap, Stage, register_initializer
 from dgl_deepgnn.nn.body import DeepGNN, register_model
-from dgl_deepgnn.nn.conv import ResidualConv, undivided_radius
+from dgl_deepgnn.nn.conv import ResidualConv, is_hooked, undivided_radius
 
 __all__ = ["ResGCN", "ResGraphConv"]
 
@@ -64,8 +64,11 @@ class ResGraphConv(ResidualConv):
         self.reset_parameters()
 
     def transform(self, operator: AggregationOperator, src: Tensor, dst: Tensor | None) -> Tensor:
-        """Multiply by the weights on the narrower side of the aggregation, as DGL does."""
-        if self.in_feats > self.out_feats:
+        """Multiply by the weights on the narrower side of the aggregation, as DGL does.
+
+        Of equal sides the first one: then the aggregated features need not be kept.
+        """
+        if self.in_feats >= self.out_feats:
             if dst is not None and operator.t != self.t:
                 dst = dst @ self.weight
             out = self.aggregate(operator, src @ self.weight, dst)
@@ -73,13 +76,50 @@ class ResGraphConv(ResidualConv):
             out = self.aggregate(operator, src, dst) @ self.weight
         return out if self.bias is None else out + self.bias
 
+    def add_to(self, operator: AggregationOperator, x: Tensor, scale: float) -> Tensor:
+        """Residual connection in one step, which keeps `x` alone for the backward pass."""
+        if is_hooked(self) or operator.t != self.t or operator.is_trainable or self.bias is None:
+            return super().add_to(operator, x, scale)
+        return _ResidualStep.apply(x, self.weight, self.bias, scale, operator)
+
     def beside_skip(
         self, operator: AggregationOperator, feat: Tensor, x: Tensor, scale: float, skip: float
     ) -> Tensor:
         """Both parts in one aggregation, since this layer is linear."""
+        if is_hooked(self):
+            return super().beside_skip(operator, feat, x, scale, skip)
         mixed = torch.addmm(x, feat, self.weight, beta=skip, alpha=scale)
         out = self.aggregate(operator, mixed, mixed)
         return out if self.bias is None else torch.add(out, self.bias, alpha=scale)
+
+
+class _ResidualStep(torch.autograd.Function):
+    """``x + scale * (A relu(x) W + b)`` with few passes over memory.
+
+    Autograd would keep two matrices of features a layer; this keeps one, and adds in place.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, scale: float, operator: Any
+    ) -> Tensor:
+        ctx.save_for_backward(x, weight, bias)
+        ctx.scale, ctx.operator = scale, operator
+        out = operator @ torch.mm(torch.relu(x), scale * weight)
+        return out.add_(x).add_(bias, alpha=scale)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        (grad,), (x, weight, bias) = grads, ctx.saved_tensors
+        scale, operator = ctx.scale, ctx.operator
+        if torch.is_grad_enabled():  # a second derivative is asked for: leave it to autograd
+            out = x + scale * (operator @ torch.mm(torch.relu(x), weight) + bias)
+            return *torch.autograd.grad(out, (x, weight, bias), grad, create_graph=True), None, None
+        aggregated = operator.transposed_product(grad)
+        grad_weight = torch.mm(torch.relu(x).T, aggregated).mul_(scale)
+        grad_x = torch.mm(aggregated, (scale * weight).T)
+        torch.ops.aten.threshold_backward.grad_input(grad_x, x, 0, grad_input=grad_x)
+        return grad_x.add_(grad), grad_weight, grad.sum(0).mul_(scale), None, None
 
 
 @register_initializer(ResGraphConv)

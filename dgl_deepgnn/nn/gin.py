@@ -79,7 +79,7 @@ class ResGINConv(ResidualConv):
         """Aggregate, on the narrower side of the first weights, then apply the rest of the MLP."""
         first = self.mlp[0]
         assert isinstance(first, nn.Linear)
-        if self.in_feats > self.out_feats:
+        if self.in_feats >= self.out_feats:
             weight = first.weight.T
             if dst is not None and operator.t != self.t:
                 dst = dst @ weight

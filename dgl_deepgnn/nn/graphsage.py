@@ -93,7 +93,7 @@ class ResSAGEConv(ResidualConv):
                 "GraphSAGE needs features of the destination nodes: between two node types pass "
                 "feat as a pair (source, destination)."
             )
-        if self.in_feats > self.out_feats:
+        if self.in_feats >= self.out_feats:
             projected = dst @ self.weight_neigh if operator.t != self.t else dst
             neighbours = self.aggregate(operator, src @ self.weight_neigh, projected)
         else:

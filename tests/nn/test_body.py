@@ -546,7 +546,7 @@ def test_checkpointing_keeps_about_a_root_of_the_layers() -> None:
         ):
             model(graph, torch.randn(50, 8))
         kept.append(sum(size for size in saved if size == 400))
-    assert kept[1] < 0.2 * kept[0]
+    assert kept[1] < 0.3 * kept[0]
 
 
 def test_batch_norm_cannot_be_checkpointed() -> None:

@@ -89,3 +89,38 @@ def test_without_bias() -> None:
 def test_prints_its_arguments() -> None:
     text = str(ResGraphConv(3, 4, norm="left", t=0.25))
     assert text == "ResGraphConv(in_feats=3, out_feats=4, norm=left, t=0.25)"
+
+
+@pytest.mark.parametrize("t", [1.0, 0.4])
+def test_residual_connection_in_one_step(t: float) -> None:
+    """Scores, gradients and second derivatives against autograd's, and a hook is still called."""
+    generator = torch.Generator().manual_seed(2)
+    graph = dgl.graph(tuple(torch.randint(7, (2, 20), generator=generator)), num_nodes=7)
+    graph = graph.add_self_loop()
+    conv = ResGraphConv(3, 3, t=t).double()
+    torch.nn.init.normal_(conv.bias)
+    operator = conv.operator(graph)
+    x = torch.randn(7, 3, dtype=torch.float64, generator=generator, requires_grad=True)
+
+    def step(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        return torch.func.functional_call(Step(), {"conv.weight": weight, "conv.bias": bias}, (x,))
+
+    class Step(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = conv
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.conv.add_to(operator, x, 0.3)
+
+    matrix = operator @ torch.eye(7, dtype=torch.float64)
+    expected = x + 0.3 * (matrix @ x.relu() @ conv.weight + conv.bias)
+    torch.testing.assert_close(conv.add_to(operator, x, 0.3), expected, rtol=1e-9, atol=1e-9)
+    inputs = (x, *conv.parameters())
+    assert torch.autograd.gradcheck(step, inputs)
+    assert torch.autograd.gradgradcheck(step, inputs)
+
+    calls = []
+    conv.register_forward_hook(lambda *_: calls.append(1))
+    torch.testing.assert_close(conv.add_to(operator, x, 0.3), expected, rtol=1e-9, atol=1e-9)
+    assert calls == [1]
