@@ -34,7 +34,7 @@ SECTIONS: dict[str, Callable[[bool], Any]] = {
 def main() -> None:
     """Run the sections asked for; the others stay as they are in ``results.json``."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.cost", description=__doc__)
-    parser.add_argument("--only", nargs="+", choices=SECTIONS, help="measure these sections only")
+    parser.add_argument("--only", nargs="*", choices=SECTIONS, help="measure only these, or none")
     parser.add_argument("--quick", action="store_true", help="smoke run, into runs/benchmark")
     arguments = parser.parse_args()
     here = Path(__file__).parents[1]
@@ -42,12 +42,12 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "results.json"
     results = {"machine": machine(), "quick": arguments.quick, "seconds": {}, "sections": {}}
-    if arguments.only and file.exists():
+    if arguments.only is not None and file.exists():
         earlier = json.loads(file.read_text("utf-8"))
         if earlier["machine"] != results["machine"]:
             parser.error(f"{file} is of another machine or other versions: measure all sections.")
         results = earlier
-    for name in arguments.only or SECTIONS:
+    for name in SECTIONS if arguments.only is None else arguments.only:
         start = time.perf_counter()
         results["sections"][name] = SECTIONS[name](arguments.quick)
         results["seconds"][name] = time.perf_counter() - start

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import dgl
@@ -129,7 +130,7 @@ def _pyg(graphs: list[DGLGraph]) -> tuple[nn.Module, Callable[[list[int]], Tenso
         Data(x=graph.ndata["feat"], edge_index=torch.stack(graph.edges(order="eid")))
         for graph in graphs
     ]
-    model = _Pooled(pyg.GCNConv)
+    model = _Pooled(partial(pyg.GCNConv, add_self_loops=False))  # the graphs have them
 
     def scores(which: list[int]) -> Tensor:
         batch = Batch.from_data_list([data[index] for index in which])

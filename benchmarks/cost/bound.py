@@ -6,13 +6,17 @@ import warnings
 from itertools import pairwise
 
 import torch
+import torch.nn.functional as F
 from dgl import DGLGraph
 from torch import Tensor
 
 from benchmarks.cost.graphs import CLASSES, Problem
 from benchmarks.cost.stacks import WIDTH
 
-__all__ = ["BareProducts"]
+__all__ = ["PRODUCTS", "BareProducts", "normalized_adjacency"]
+
+PRODUCTS = ("embedding_bag", "sparse.mm", "mm")
+"""Weighted sum of rows; product with a reduction; product into memory that is there already."""
 
 
 class BareProducts:
@@ -28,62 +32,59 @@ class BareProducts:
         Graph, features.
     layers : int
         Number of layers.
-    preallocated : bool
-        Whether the sparse products also do, by the one of PyTorch's two that can. Otherwise it
-        is the other, ``torch.sparse.mm(matrix, x, "sum")``, into fresh memory, as under autograd.
+    product : str
+        Which of PyTorch's sparse products, one of :data:`PRODUCTS`; the bound is the fastest.
     """
 
-    def __init__(self, problem: Problem, layers: int, *, preallocated: bool = False) -> None:
-        self.matrix = normalized_adjacency(problem.graph)
-        # The graph is undirected: its matrix is its own transpose.
-        self.transpose = self.matrix
-        self.feat = problem.feat
+    def __init__(self, problem: Problem, layers: int, product: str) -> None:
+        self.matrix = normalized_adjacency(problem.graph)  # symmetric: its own transpose
+        self.feat, self.product = problem.feat, product
         nodes, widths = len(self.feat), [self.feat.shape[1], *[WIDTH] * (layers - 1), CLASSES]
         self.weights = [
             torch.nn.init.orthogonal_(torch.empty(ends)) for ends in pairwise(widths)
         ]  # keeps the scale through any number of products
         self.weight_grads = [torch.empty_like(weight) for weight in self.weights]
         self.last_grad = torch.randn(nodes, CLASSES) / nodes
-        self._spare, self._grads = (
+        self._mixed, self._grads = (
             {width: torch.empty(nodes, width) for width in {WIDTH, CLASSES}} for _ in range(2)
         )
-        self._outputs = [torch.empty(nodes, width) for width in widths[1:]] if preallocated else []
+        self._outputs = [torch.empty(nodes, width if product == "mm" else 0) for width in widths]
 
-    def _aggregate(self, matrix: Tensor, x: Tensor, out: Tensor | None) -> Tensor:
-        if out is None:
-            return torch.sparse.mm(matrix, x, "sum")
-        return torch.mm(matrix, x, out=out)
-
-    def forward(self) -> list[Tensor]:
-        """Inputs of all layers, and the output."""
-        inputs = [self.feat]
-        for index, weight in enumerate(self.weights):
-            mixed = torch.mm(inputs[-1], weight, out=self._spare[weight.shape[1]])
-            out = self._outputs[index] if self._outputs else None
-            inputs.append(self._aggregate(self.matrix, mixed, out))
-        return inputs
+    def _aggregate(self, x: Tensor, out: Tensor) -> Tensor:
+        if self.product == "mm":
+            return torch.mm(self.matrix, x, out=out)
+        if self.product == "sparse.mm":
+            return torch.sparse.mm(self.matrix, x, "sum")
+        return F.embedding_bag(
+            self.matrix.col_indices(),
+            x,
+            self.matrix.crow_indices(),
+            mode="sum",
+            per_sample_weights=self.matrix.values(),
+            include_last_offset=True,
+        )
 
     def train(self) -> Tensor:
         """Forward and backward; returns the output."""
-        *inputs, scores = self.forward()
+        inputs = [self.feat]
+        for weight, out in zip(self.weights, self._outputs[1:], strict=True):
+            mixed = torch.mm(inputs[-1], weight, out=self._mixed[weight.shape[1]])
+            inputs.append(self._aggregate(mixed, out))
         grad = self.last_grad
-        layers = list(zip(inputs, self.weights, self.weight_grads, strict=True))
-        for index in reversed(range(len(layers))):
-            x, weight, weight_grad = layers[index]
-            out = self._grads[weight.shape[1]] if self._outputs else None
-            grad = self._aggregate(self.transpose, grad, out)
-            torch.mm(x.T, grad, out=weight_grad)
+        for index in reversed(range(len(self.weights))):
+            weight = self.weights[index]
+            grad = self._aggregate(grad, self._grads[weight.shape[1]])
+            torch.mm(inputs[index].T, grad, out=self.weight_grads[index])
             if index:
-                grad = torch.mm(grad, weight.T, out=self._spare[WIDTH])
-        return scores
+                grad = torch.mm(grad, weight.T, out=self._mixed[WIDTH])
+        return inputs[-1]
 
     def infer(self) -> Tensor:
         """Forward without keeping the inputs."""
         x = self.feat
         for weight in self.weights:
-            mixed = torch.mm(x, weight, out=self._spare[weight.shape[1]])
-            out = self._grads[weight.shape[1]] if self._outputs else None
-            x = self._aggregate(self.matrix, mixed, out)
+            mixed = torch.mm(x, weight, out=self._mixed[weight.shape[1]])
+            x = self._aggregate(mixed, self._grads[weight.shape[1]])
         return x
 
 
@@ -95,5 +96,5 @@ def normalized_adjacency(graph: DGLGraph) -> Tensor:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # CSR support is in beta
         return torch.sparse_csr_tensor(
-            indptr, indices, scale[rows] * scale[indices], (len(scale),) * 2
+            indptr.int(), indices.int(), scale[rows] * scale[indices], (len(scale),) * 2
         )

@@ -9,17 +9,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.cost.bound import BareProducts
+from benchmarks.cost.bound import PRODUCTS, BareProducts
 from benchmarks.cost.graphs import CLASSES, Problem
 from benchmarks.cost.stacks import WIDTH, dgl_stack, pyg_stack
 from dgl_deepgnn import create_model
 from dgl_deepgnn.sparse import to_sparse
 
 __all__ = [
-    "BOUND",
+    "BOUNDS",
     "CONTENDERS",
     "OURS",
-    "PREALLOCATED",
     "SPARSE_FEATURES",
     "Steps",
     "build",
@@ -30,12 +29,11 @@ __all__ = [
 OURS = {"GCN": "ResGCN", "GraphSAGE": "ResGraphSAGE", "GIN": "ResGIN"}
 PLAIN, FRESH, CSR = ", plain", ", operator anew", ", sparse matrix"
 SPARSE_FEATURES = ", sparse features"
-BOUND, PREALLOCATED = "bare products", "bare products, preallocated"
+BOUNDS = {f"bare products, {product}": product for product in PRODUCTS}
 
 CONTENDERS = {
     "GCN": (
-        BOUND,
-        PREALLOCATED,
+        *BOUNDS,
         "ResGCN",
         "ResGCN" + PLAIN,
         "ResGCN" + FRESH,
@@ -62,8 +60,8 @@ class Steps(NamedTuple):
 def build(name: str, problem: Problem, layers: int) -> Steps:
     """Contender `name` of `layers` layers, ready to run."""
     torch.manual_seed(0)
-    if name in (BOUND, PREALLOCATED):
-        products = BareProducts(problem, layers, preallocated=name == PREALLOCATED)
+    if name in BOUNDS:
+        products = BareProducts(problem, layers, BOUNDS[name])
         return Steps(products.train, products.infer)
     model, inputs = _model(name, problem, layers)
     return trainer(model, inputs, problem.labels)

@@ -19,7 +19,7 @@ NAMES = ("ResGCN", "DGL GraphConv", "ResGraphSAGE", "DGL SAGEConv", "ResGIN", "D
 GRID = (("Cora", 64), ("20k", 16))
 STEPS = 3
 KINDS = {
-    "sparse products": ("sparse_mm", "GSpMM", "_spmm"),
+    "sparse products": ("sparse_mm", "embedding_bag", "GSpMM", "spmm"),
     "dense products": ("aten::mm", "aten::addmm", "aten::bmm"),
     "optimizer": ("Optimizer.", "_fused_adam"),
     "copies and fills": ("fill_", "copy_", "empty", "zero", "clone", "contiguous", "_to_copy"),

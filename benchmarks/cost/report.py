@@ -25,8 +25,10 @@ size, else 128 normal numbers. Graph formats, operators (ours) and normalised ed
 of PyTorch Geometric) are made before the clock starts, except in *operator anew*.
 
 - **bare products**: the sparse and dense matrix products of the same training step of a GCN, and
-  nothing else: no bias, ReLU, loss, optimizer or autograd. Dense ones write into memory that is
-  there already. *preallocated*: the sparse ones too, by `torch.mm(matrix, x, out=out)`.
+  nothing else: no bias, ReLU, loss, optimizer or autograd, and the dense ones write into memory
+  that is there already. The sparse ones are, in turn, PyTorch's three: `F.embedding_bag`,
+  `torch.sparse.mm(matrix, x, "sum")`, and `torch.mm(matrix, x, out=out)`, which also writes into
+  memory that is there. The lower bound is the fastest of the three.
 - **ours** are `ResGCN`, `ResGraphSAGE` and `ResGIN` with their defaults, residual aggregation and
   connections included; *plain* is `t=1, residual=None`, the architecture of the others; *sparse
   features* hands over the words as a CSR matrix, which the other libraries' layers do not take.

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 
 from benchmarks.cost.clock import LEAST_ROUNDS, measure
-from benchmarks.cost.contenders import BOUND, CONTENDERS, PREALLOCATED, SPARSE_FEATURES, build
+from benchmarks.cost.contenders import BOUNDS, CONTENDERS, SPARSE_FEATURES, build
 from benchmarks.cost.graphs import SIZES, random_problem
 from benchmarks.cost.isolated import isolated
 
@@ -17,7 +17,7 @@ GCN = CONTENDERS["GCN"]
 ALL = tuple(name for family in CONTENDERS.values() for name in family)
 DENSE = tuple(name for name in ALL if not name.endswith(SPARSE_FEATURES))
 AGAINST_DGL = ("ResGraphSAGE", "DGL SAGEConv", "ResGIN", "DGL GINConv")
-CORE = (BOUND, PREALLOCATED, "ResGCN", "ResGCN, plain", "DGL GraphConv")
+CORE = (*BOUNDS, "ResGCN", "ResGCN, plain", "DGL GraphConv")
 WITH_PYG = (*CORE, "PyG GCNConv")
 QUICK = 8  # so many times fewer layers in a smoke run
 
