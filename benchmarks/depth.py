@@ -1,0 +1,245 @@
+"""Depth, ``docs/depth.md``: steps to a target from 16 to 1024 layers, and every family at 1024.
+
+    python benchmarks/depth.py [--only curve families]
+
+The speed-up records of the curve are kept in ``runs/depth`` and continued if there are any.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import numpy as np
+from matplotlib import pyplot as plt
+from tqdm import tqdm
+
+from dgl_deepgnn.data import load_data, main_metric
+from dgl_deepgnn.recipe import Recipe, load_recipe
+from dgl_deepgnn.speedup import measure_speedup
+from dgl_deepgnn.speedup.report import PRINCIPLED, STOCK, USUAL
+from dgl_deepgnn.training.trainer import Trainer
+
+HERE = Path(__file__).parent
+RESULTS, PAGE, PLOT = (
+    HERE / "depth.json",
+    HERE.parent / "docs/depth.md",
+    HERE.parent / "docs/depth.png",
+)
+RECORDS = HERE.parent / "runs" / "depth"
+DEPTHS = (16, 64, 256, 1024)
+DEEPEST = 1024
+ARMS = (STOCK, USUAL, PRINCIPLED)
+BUDGET = 60
+TARGET = 0.5
+FAMILIES = ("resgcn", "resgraphsage", "resgin")
+DATA = {"digits": "resgcn64.digits", "digits-grid": "resgin32.digits-grid"}
+"""Recipe that the training of 1024 layers starts from, by data set."""
+STEPS, SEEDS = 60, (0, 1, 2)
+
+INTRODUCTION = """\
+# Depth
+
+This page is written by `python benchmarks/depth.py`; the numbers are in `benchmarks/depth.json`.
+"""
+
+
+def curve_recipe(depth: int) -> Recipe:
+    """Digits as in resgcn64.digits, narrower, by a GCN of that depth."""
+    return load_recipe(
+        "resgcn64.digits",
+        {
+            "name": f"resgcn{depth}.digits-depth",
+            "model.num_layers": depth,
+            "model.hidden_feats": 32,
+            "speedup.steps": BUDGET,
+            "speedup.targets": [TARGET],
+        },
+    )
+
+
+def measure_curve() -> dict[str, Any]:
+    """Steps to the target by arm and depth, of every seed."""
+    curve: dict[str, Any] = {"budget": BUDGET, "target": TARGET, "depths": {}}
+    for depth in DEPTHS:
+        recipe = curve_recipe(depth)
+        folder = RECORDS / recipe.name
+        _, record = measure_speedup(recipe, folder, resume=folder.exists())
+        curve["seeds"] = record["seeds"]
+        curve["depths"][depth] = {
+            arm: {"lr": record["arms"][arm]["lr"], "steps": record["arms"][arm]["steps"][0]}
+            for arm in ARMS
+        }
+    return curve
+
+
+def family_recipe(family: str, data: str) -> Recipe:
+    """1024 layers without normalization layers, otherwise as the data set's own recipe."""
+    return load_recipe(
+        DATA[data],
+        {
+            "name": f"{family}{DEEPEST}.{data}",
+            "model.name": family,
+            "model.num_layers": DEEPEST,
+            "model.hidden_feats": 16,
+            "optimizer": {"lr": 0.003, "clip_norm": 1.0},
+            "schedule": {"name": "cosine", "warmup_steps": 10},
+            "training.epochs": None,
+            "training.steps": STEPS,
+        },
+    )
+
+
+def measure_families() -> list[dict[str, Any]]:
+    """Training loss and test score before and after so many steps."""
+    rows = []
+    cells = [(data, family) for data in DATA for family in FAMILIES]
+    for data, family in tqdm(cells, desc=f"{DEEPEST} layers"):
+        recipe = family_recipe(family, data)
+        task = load_data(recipe.data.name, **recipe.data.options)
+        metric, _ = main_metric(task.target)
+        losses, scores, seconds = [], [], []
+        for seed in SEEDS:
+            trainer = Trainer(recipe, task, seed)
+            steps = []
+            while trainer.step < trainer.total_steps:
+                steps += trainer.run_epoch()
+            losses.append([step.loss for step in steps])
+            seconds.append(float(np.median([step.seconds for step in steps])))
+            scores.append(trainer.evaluate(["test"])["test"][metric])
+        rows.append(
+            {
+                "data": data,
+                "family": family,
+                "losses": losses,
+                "metric": metric,
+                "scores": scores,
+                "seconds": float(np.median(seconds)),
+            }
+        )
+    return rows
+
+
+def median_steps(steps: list[int | None]) -> float:
+    """Median; infinite where it lies beyond the budget."""
+    return float(np.median([np.inf if step is None else step for step in steps]))
+
+
+def curve_lines(curve: dict[str, Any]) -> list[str]:
+    """Section on the curve."""
+    lines = [
+        "## Steps to half the chance-level loss",
+        "",
+        f"GCN of width 32 on `digits`, the recipe `resgcn64.digits` otherwise: optimizer steps to "
+        f"{curve['target']:.0%} of the loss of a uniform guess, held for three steps. Medians of "
+        f"{len(curve['seeds'])} seeds (range in brackets); budget {curve['budget']} steps, `>` "
+        "beyond it. Every arm has its own best learning rate at every depth, after the protocol "
+        "of [speedups.md](speedups.md).",
+        "",
+        "![Steps to the target against depth](depth.png)",
+        "",
+        "| layers | " + " | ".join(ARMS) + " |",
+        "| --- " * (len(ARMS) + 1) + "|",
+    ]
+    for depth, arms in curve["depths"].items():
+        cells = [describe_steps(arms[arm], curve["budget"]) for arm in ARMS]
+        lines.append(f"| {depth} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def describe_steps(arm: dict[str, Any], budget: int) -> str:
+    """Median and range, with the learning rate."""
+
+    def text(step: float) -> str:
+        return f"{step:g}" if np.isfinite(step) else f"> {budget}"
+
+    steps = [np.inf if step is None else step for step in arm["steps"]]
+    spread = f" ({text(min(steps))} to {text(max(steps))})" if min(steps) < max(steps) else ""
+    return f"{text(median_steps(arm['steps']))}{spread}, lr {arm['lr']:g}"
+
+
+def family_lines(rows: list[dict[str, Any]]) -> list[str]:
+    """Section on the families."""
+    lines = [
+        f"## {DEEPEST} layers of every family",
+        "",
+        f"Width 16, no normalization layer anywhere, residual connections `fixup`, {STEPS} steps "
+        f"of Adam (warm-up, cosine): mean over {len(SEEDS)} seeds, the score with its deviation.",
+        "",
+        "| data | family | training loss, first step | last five steps | test score | s per step |",
+        "| --- " * 6 + "|",
+    ]
+    for row in rows:
+        losses, scores = np.array(row["losses"]), np.array(row["scores"])
+        lines.append(
+            f"| {row['data']} | {row['family']} | {losses[:, 0].mean():.2f} | "
+            f"{losses[:, -5:].mean():.2f} | {row['metric']} {scores.mean():.3f} ± "
+            f"{scores.std(ddof=1):.3f} | {row['seconds']:.2f} |"
+        )
+    return lines
+
+
+def plot(curve: dict[str, Any]) -> None:
+    """Median and range of the steps against depth."""
+    figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
+    budget = curve["budget"]
+    depths = [int(depth) for depth in curve["depths"]]
+    beyond = 1.3 * budget
+    axes.axhspan(budget, 1.7 * budget, color="0.93")
+    axes.text(depths[0], 1.5 * budget, f"not within the budget of {budget} steps", color="0.4")
+    for shift, (arm, marker) in enumerate(zip(ARMS, "sov", strict=True)):
+        steps = np.array(
+            [
+                [np.inf if s is None else s for s in curve["depths"][key][arm]["steps"]]
+                for key in curve["depths"]
+            ],
+        )
+        shown = np.where(np.isfinite(steps), steps, beyond)
+        place = np.array(depths) * 1.04 ** (shift - 1)  # side by side
+        middle = np.median(shown, axis=1)
+        spread = [middle - shown.min(axis=1), shown.max(axis=1) - middle]
+        axes.errorbar(place, middle, spread, marker=marker, capsize=3, label=arm, lw=1.5)
+    axes.set(
+        xscale="log",
+        yscale="log",
+        xticks=depths,
+        xticklabels=depths,
+        yticks=[2, 5, 10, 20, 50],
+        yticklabels=[2, 5, 10, 20, 50],
+        ylim=(1.5, 1.7 * budget),
+        xlabel="graph convolutions",
+        ylabel=f"steps to {curve['target']:.0%} of chance-level loss",
+        title="GCN of width 32 on digits: median and range of the seeds",
+    )
+    axes.minorticks_off()
+    axes.legend(loc="center right")
+    figure.savefig(PLOT, dpi=150)
+    plt.close(figure)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python benchmarks/depth.py")
+    parser.add_argument("--only", nargs="*", default=["curve", "families"])
+    sections = {"curve": measure_curve, "families": measure_families}
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    for name in parser.parse_args().only:
+        results[name] = json.loads(json.dumps(sections[name]()))
+        RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    lines = [INTRODUCTION]
+    if "curve" in results:
+        plot(results["curve"])
+        lines += [*curve_lines(results["curve"]), ""]
+    if "families" in results:
+        lines += family_lines(results["families"])
+    PAGE.write_text("\n".join(lines) + "\n")
+    print(PAGE)
+
+
+if __name__ == "__main__":
+    main()
