@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any, Literal, TypeVar, cast
 import torch
 from dgl import DGLError, DGLGraph
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint as run_checkpointed
 
 from dgl_deepgnn.aggregation import AggregationOperator, interpolation_schedule
 from dgl_deepgnn.init import SCHEMES
@@ -22,6 +20,7 @@ from dgl_deepgnn.init.hooks import (
     fixup_branch,
     register_initializer,
 )
+from dgl_deepgnn.nn.checkpoint import run_checkpointed
 from dgl_deepgnn.nn.conv import ResidualConv, is_hooked
 from dgl_deepgnn.nn.dropout import Dropout
 from dgl_deepgnn.nn.heads import EdgeHead, GraphHead
@@ -280,16 +279,13 @@ class DeepGNN(nn.Module):
     def features(self, operator: AggregationOperator, feat: Tensor) -> Tensor:
         """Node features after the last convolution (for the node head: the scores)."""
         x = first = self.convs[0](operator, self.dropout(feat))
+
+        def run(some: range, x: Tensor) -> Tensor:
+            return self._run_layers(some, operator, x, first)
+
         layers = range(1, self.num_layers)
-        if self.checkpoint and self.training and torch.is_grad_enabled():
-            length = math.isqrt(self.num_layers)
-            for start in layers[::length]:
-                segment = range(start, min(start + length, self.num_layers))
-                x = run_checkpointed(
-                    self._run_layers, segment, operator, x, first, use_reentrant=False
-                )
-        else:
-            x = self._run_layers(layers, operator, x, first)
+        keep_all = not (self.checkpoint and self.training and torch.is_grad_enabled())
+        x = run(layers, x) if keep_all else run_checkpointed(run, layers, x)
         return x if self.head is None else self._activate(self.num_layers - 1, x)
 
     def _run_layers(
