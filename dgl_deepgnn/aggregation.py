@@ -373,6 +373,20 @@ def interpolation_schedule(t: float | str, num_layers: int) -> list[float]:
     )
 
 
+def without_ends(schedule: list[float], *, both: bool) -> list[float]:
+    """No aggregation in the first layer, nor (`both`) in the last; if a layer is left that does.
+
+    Examples
+    --------
+    >>> without_ends([0.5, 0.5, 0.5], both=True)
+    [0.0, 0.5, 0.0]
+    >>> without_ends([0.5, 0.5], both=True)
+    [0.5, 0.5]
+    """
+    inner = schedule[1:-1] if both else schedule[1:]
+    return [0.0, *inner, *([0.0] if both else [])] if inner else schedule
+
+
 def concatenated_ranges(sizes: np.ndarray, which: np.ndarray) -> np.ndarray:
     """Positions of the chosen groups' members, where groups of these sizes follow one another.
 

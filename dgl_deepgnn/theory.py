@@ -17,7 +17,12 @@ import torch
 from dgl import DGLError, DGLGraph
 from torch import Tensor
 
-from dgl_deepgnn.aggregation import Norm, aggregation_operator, interpolation_schedule
+from dgl_deepgnn.aggregation import (
+    Norm,
+    aggregation_operator,
+    interpolation_schedule,
+    without_ends,
+)
 
 __all__ = ["FAMILIES", "Family", "Prediction", "kappa", "kappa_derivative", "predict"]
 
@@ -182,6 +187,8 @@ def predict(
     schedule = interpolation_schedule(t, num_layers)
     if spectral_radius is None and init != "critical" and set(schedule) == {1.0}:
         spectral_radius = 1.0
+    if residual == "initial":
+        schedule = without_ends(schedule, both=output_layer)
     aggregation = aggregation_operator(
         graph, norm or FAMILIES[family], 1.0, edge_weight, spectral_radius=spectral_radius
     )

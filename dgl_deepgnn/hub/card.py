@@ -39,6 +39,12 @@ def model_card(config: Config, metrics: dict[str, Any], speedups: dict[str, Any]
     return "\n\n".join(sections) + "\n"
 
 
+_RESIDUALS = {
+    None: "none",
+    "initial": "initial: every layer sees the first one's features; the ends do not aggregate",
+}
+
+
 def _head(config: Config, metrics: dict[str, Any]) -> str:
     arguments, data = config.model.arguments, config.data
     facts = {
@@ -49,7 +55,7 @@ def _head(config: Config, metrics: dict[str, Any]) -> str:
         "task": f"{data.level} {data.target}: {data.description or data.name}",
         "initialization": arguments["init"],
         "residual aggregation": f"t = {arguments['t']}",
-        "residual connections": arguments["residual"] or "none",
+        "residual connections": _RESIDUALS.get(arguments["residual"], arguments["residual"]),
         "normalization layers": arguments["norm_layer"],
         "dropout": f"{arguments['dropout']:g}",
         "weights": f"safetensors, {config.weights.dtype}, of seed {config.weights.seed}",

@@ -11,7 +11,7 @@ import torch
 from dgl import DGLError, DGLGraph
 from torch import Tensor, nn
 
-from dgl_deepgnn.aggregation import AggregationOperator, interpolation_schedule
+from dgl_deepgnn.aggregation import AggregationOperator, interpolation_schedule, without_ends
 from dgl_deepgnn.init import SCHEMES
 from dgl_deepgnn.init.hooks import (
     GraphContext,
@@ -72,8 +72,9 @@ class DeepGNN(nn.Module):
         Residual connections: none; :math:`\tau = 1`; :math:`\tau = 1/\sqrt{B}` with B the number
         of residual connections; branches that start at zero, with the same :math:`\tau` unless
         they have inner linear layers (GIN), which are scaled in its place; the latter beside
-        :math:`(1 - \alpha) A_t x_l + \alpha x_1` instead of :math:`x_l` (after APPNP,
-        arXiv:1810.05997, and GCNII, arXiv:2007.02133).
+        :math:`(1 - \alpha) A_t x_l + \alpha x_1` instead of :math:`x_l`, where the first layer
+        and the output layer do not aggregate (after APPNP, arXiv:1810.05997, and GCNII,
+        arXiv:2007.02133).
     init : {"critical", "he", "glorot"}
         Initialization. With ``t=1`` the other two run on the aggregation as DGL computes it,
         undivided by its spectral radius, so that they are DGL's stock layers.
@@ -159,6 +160,10 @@ class DeepGNN(nn.Module):
         schedule = interpolation_schedule(t, num_layers)
         if spectral_radius is None and init != "critical" and set(schedule) == {1.0}:
             spectral_radius = 1.0
+        # With schedules that vary by layer, the layers interpolate; else t is in the operator.
+        self.constant_t = len(set(schedule)) == 1
+        if residual == "initial":
+            schedule = without_ends(schedule, both=head == "node")
         last = out_feats if head == "node" else hidden_feats
         widths = [in_feats, *[hidden_feats] * (num_layers - 1), last]
         self.convs = nn.ModuleList(
@@ -174,8 +179,6 @@ class DeepGNN(nn.Module):
         elif head == "edge":
             self.norms.append(NORM_LAYERS[norm_layer](hidden_feats))
             self.head = EdgeHead(hidden_feats, out_feats, edge_feats)
-        # With schedules that vary by layer, the layers interpolate; else t is in the operator.
-        self.constant_t = len(set(schedule)) == 1
         self.branch_scale = self._branch_scale()
         self.reset_parameters()
 
@@ -218,9 +221,9 @@ class DeepGNN(nn.Module):
 
     def operator(self, graph: DGLGraph, edge_weight: Tensor | None = None) -> AggregationOperator:
         """Operator of `graph` for this model; pass it in the graph's place to reuse it."""
-        first = self.convs[0]
-        assert isinstance(first, ResidualConv)
-        return first.operator(graph, edge_weight, folded=self.constant_t)
+        inner = self.convs[min(1, self.num_layers - 1)]
+        assert isinstance(inner, ResidualConv)
+        return inner.operator(graph, edge_weight, folded=self.constant_t)
 
     def forward(
         self,
@@ -299,7 +302,8 @@ class DeepGNN(nn.Module):
             if self.residual is None or index > branches:
                 x = conv(operator, self._activate(index - 1, x))
             elif self.residual == "initial":
-                hidden = self._activate(index - 1, x)
+                x = self.dropout(x)  # the skip connection is aggregated, too
+                hidden = torch.relu(self.norms[index - 1](x))
                 x = conv.beside_skip(operator, hidden, x, self.branch_scale, 1 - self.alpha)
                 x = torch.add(x, first, alpha=self.alpha)
             elif self._is_relu_alone(index - 1):

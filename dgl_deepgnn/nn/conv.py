@@ -26,7 +26,8 @@ class ResidualConv(nn.Module):
     norm : {"both", "right", "left", "none"}
         Normalisation of the aggregation.
     t : float
-        Interpolation between the identity and the aggregation, 0 < t <= 1.
+        Interpolation between the identity and the aggregation, 0 <= t <= 1; at 0 the layer does
+        not aggregate.
     init : {"critical", "he", "glorot"}
         Initialization of the weights, see :mod:`dgl_deepgnn.init`.
     spectral_radius : float, optional
@@ -50,8 +51,8 @@ class ResidualConv(nn.Module):
                 raise DGLError(f"{name} must be at least 1, got {width}.")
         if norm not in NORMS:
             raise DGLError(f"norm must be one of {', '.join(map(repr, NORMS))}, got {norm!r}.")
-        if not 0 < t <= 1:
-            raise DGLError(f"t must lie in (0, 1], got {t}.")
+        if not 0 <= t <= 1:
+            raise DGLError(f"t must lie in [0, 1], got {t}.")
         self.in_feats, self.out_feats = in_feats, out_feats
         self.norm, self.t, self.init = norm, t, init
         self.spectral_radius = spectral_radius
@@ -72,7 +73,7 @@ class ResidualConv(nn.Module):
         return aggregation_operator(
             graph,
             self.norm,
-            self.t if folded and not between_types else 1.0,
+            self.t if folded and self.t > 0 and not between_types else 1.0,
             edge_weight,
             spectral_radius=self.spectral_radius,
         )
@@ -137,9 +138,10 @@ class ResidualConv(nn.Module):
 
     def aggregate(self, operator: AggregationOperator, src: Tensor, dst: Tensor | None) -> Tensor:
         """``A_t`` applied to features, whether or not the operator has this layer's t folded in."""
-        aggregated = operator @ src
+        if self.t == 0 and dst is not None:
+            return dst
         if operator.t == self.t:
-            return aggregated
+            return operator @ src
         if operator.t != 1:
             raise DGLError(
                 f"The operator has t={operator.t:g}, but the layer t={self.t:g}: make the operator "
@@ -150,7 +152,7 @@ class ResidualConv(nn.Module):
                 "Interpolation with the identity (t < 1) between two node types needs features of "
                 "the destination nodes: pass feat as a pair (source, destination), or use t=1."
             )
-        return torch.lerp(dst, aggregated, self.t)
+        return torch.lerp(dst, operator @ src, self.t)
 
     def add_to(self, operator: AggregationOperator, x: Tensor, scale: float) -> Tensor:
         """``x + scale * conv(relu(x))``, a residual connection."""
@@ -180,6 +182,6 @@ def undivided_radius(conv: ResidualConv, context: GraphContext) -> float:
 
     With a `spectral_radius` of the caller's the rest can be told only from the graph.
     """
-    if conv.spectral_radius is None or context.graph is None:
+    if conv.t == 0 or conv.spectral_radius is None or context.graph is None:
         return 1.0
     return context.spectral_radius(conv, conv.norm) / conv.spectral_radius

@@ -31,7 +31,7 @@ class ResGraphConv(ResidualConv):
     norm : {"both", "right", "left", "none"}
         Normalisation, as in :class:`dgl.nn.GraphConv`.
     t : float
-        Interpolation between the identity and the aggregation, 0 < t <= 1.
+        Interpolation between the identity and the aggregation, 0 <= t <= 1.
     bias : bool
         Whether to add a bias.
     init : {"critical", "he", "glorot"}
@@ -69,9 +69,10 @@ class ResGraphConv(ResidualConv):
         Of equal sides the first one: then the aggregated features need not be kept.
         """
         if self.in_feats >= self.out_feats:
+            projected = src @ self.weight
             if dst is not None and operator.t != self.t:
-                dst = dst @ self.weight
-            out = self.aggregate(operator, src @ self.weight, dst)
+                dst = projected if dst is src else dst @ self.weight
+            out = self.aggregate(operator, projected, dst)
         else:
             out = self.aggregate(operator, src, dst) @ self.weight
         return out if self.bias is None else out + self.bias

@@ -43,7 +43,7 @@ class ResGINConv(ResidualConv):
     norm : {"none", "both", "right", "left"}
         Normalisation of the aggregation; ``"none"`` is the sum.
     t : float
-        Interpolation between the identity and the aggregation, 0 < t <= 1.
+        Interpolation between the identity and the aggregation, 0 <= t <= 1.
     init : {"critical", "he", "glorot"}
         Initialization of the weights.
     spectral_radius : float, optional
@@ -81,9 +81,10 @@ class ResGINConv(ResidualConv):
         assert isinstance(first, nn.Linear)
         if self.in_feats >= self.out_feats:
             weight = first.weight.T
+            projected = src @ weight
             if dst is not None and operator.t != self.t:
-                dst = dst @ weight
-            out = self.aggregate(operator, src @ weight, dst) + first.bias
+                dst = projected if dst is src else dst @ weight
+            out = self.aggregate(operator, projected, dst) + first.bias
         else:
             out = first(self.aggregate(operator, src, dst))
         for linear in self.mlp[1:]:

@@ -42,7 +42,7 @@ class ResSAGEConv(ResidualConv):
     norm : {"right", "both", "left", "none"}
         Normalisation of the aggregation; ``"right"`` is the mean.
     t : float
-        Interpolation between the identity and the aggregation, 0 < t <= 1.
+        Interpolation between the identity and the aggregation, 0 <= t <= 1.
     interpolation : {"operator", "variance"}
         The form of residual aggregation.
     bias : bool
@@ -94,8 +94,10 @@ class ResSAGEConv(ResidualConv):
                 "feat as a pair (source, destination)."
             )
         if self.in_feats >= self.out_feats:
-            projected = dst @ self.weight_neigh if operator.t != self.t else dst
-            neighbours = self.aggregate(operator, src @ self.weight_neigh, projected)
+            projected = own = src @ self.weight_neigh
+            if operator.t != self.t and dst is not src:
+                own = dst @ self.weight_neigh
+            neighbours = self.aggregate(operator, projected, own)
         else:
             neighbours = self.aggregate(operator, src, dst) @ self.weight_neigh
         if dst.layout != torch.strided:

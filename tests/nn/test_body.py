@@ -75,6 +75,8 @@ def dense_scores(
 ) -> Tensor:
     """The docstrings' formulas; `aggregation` is A / lambda."""
     identity = torch.eye(len(aggregation), dtype=aggregation.dtype)
+    if residual == "initial":  # its ends do not aggregate
+        schedule = [0, *schedule[1:-1], 0 if model.head is None else schedule[-1]]
 
     def operator(layer: int) -> Tensor:
         t = 1.0 if family == "sage-variance" else schedule[layer]
@@ -579,3 +581,21 @@ def test_checkpointing_under_data_parallel(tmp_path: Path) -> None:
     assert len(plain) == 18 and plain[0].abs().sum() > 0
     for one, other in zip(plain, checkpointed, strict=True):
         assert torch.equal(one, other)
+
+
+def test_ends_of_the_initial_kind_do_not_aggregate() -> None:
+    """Beside a path of two nodes, a node without neighbours: alike before the inner layers."""
+    graph = dgl.graph(([0, 1, 0, 1, 2], [1, 0, 0, 1, 2]))
+    feat = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
+    model = ResGCN(2, 4, 2, 5, t=1.0, residual="initial")
+    first, *inner, last = model.convs
+    operator = model.operator(graph)
+    for conv, x in ((first, feat), (last, torch.eye(3, 4))):
+        torch.testing.assert_close(conv(operator, x), x @ conv.weight + conv.bias)
+        assert conv.t == 0
+    assert [conv.t for conv in inner] == [1.0, 1.0, 1.0]
+    # With no layer between them the ends would be all: they aggregate.
+    assert [conv.t for conv in ResGCN(2, 4, 2, 2, t=1.0, residual="initial").convs] == [1.0, 1.0]
+    assert [
+        conv.t for conv in ResGCN(2, 4, 2, 2, t=1.0, residual="initial", head="graph").convs
+    ] == [0.0, 1.0]

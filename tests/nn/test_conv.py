@@ -209,8 +209,8 @@ def test_index_and_feature_types(
         ({"in_feats": 0}, "in_feats must be at least 1, got 0"),
         ({"out_feats": -2}, "out_feats must be at least 1, got -2"),
         ({"norm": "mean"}, r"norm must be one of 'both', 'right', 'left', 'none', got 'mean'"),
-        ({"t": 0.0}, r"t must lie in \(0, 1\], got 0.0"),
-        ({"t": 1.5}, r"t must lie in \(0, 1\], got 1.5"),
+        ({"t": -0.1}, r"t must lie in \[0, 1\], got -0.1"),
+        ({"t": 1.5}, r"t must lie in \[0, 1\], got 1.5"),
         ({"init": "xavier"}, "There is no initialization 'xavier'. Allowed:.*critical"),
     ],
 )
