@@ -11,7 +11,6 @@ if _environment.dgl_imports():
     from dgl_deepgnn.aggregation import (
         AggregationOperator,
         aggregation_operator,
-        interpolation_schedule,
         spectral_radius,
     )
     from dgl_deepgnn.nn import (
@@ -26,6 +25,7 @@ if _environment.dgl_imports():
         list_models,
         register_model,
     )
+    from dgl_deepgnn.schedule import interpolation_schedule
 
 _LATER = {
     "diagnose": "dgl_deepgnn.diagnostics",

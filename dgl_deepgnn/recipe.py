@@ -23,11 +23,11 @@ from pydantic import (
     model_validator,
 )
 
-from dgl_deepgnn.aggregation import interpolation_schedule
 from dgl_deepgnn.errors import UserError
 from dgl_deepgnn.nn.body import MODELS, DeepGNN
 from dgl_deepgnn.options import checked_option
 from dgl_deepgnn.registry import did_you_mean, load_plugins
+from dgl_deepgnn.schedule import interpolation_schedule
 
 __all__ = ["Recipe", "RecipeError", "json_schema", "list_recipes", "load_recipe"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import itertools
 
 import dgl
 import numpy as np
@@ -16,7 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
-from dgl_deepgnn import aggregation_operator, interpolation_schedule, spectral_radius
+from dgl_deepgnn import aggregation_operator, spectral_radius
 from dgl_deepgnn.aggregation import NORMS
 
 
@@ -347,32 +346,3 @@ def test_acyclic_graph() -> None:
         aggregation_operator(chain)
     given_radius = aggregation_operator(chain, "none", spectral_radius=1.0)
     assert (given_radius @ torch.ones(3, 1)).flatten().tolist() == [0, 1, 1]
-
-
-# --- schedules ----------------------------------------------------------------------------------
-
-
-@settings(deadline=None)
-@given(st.floats(0.01, 100), st.integers(1, 200))
-def test_schedules(total: float, depth: int) -> None:
-    per_depth = interpolation_schedule(f"per-depth:{total}", depth)
-    harmonic = interpolation_schedule(f"harmonic:{total}", depth)
-    assert len(per_depth) == len(harmonic) == depth
-    assert sum(per_depth) == pytest.approx(min(total, depth))
-    for step, (a, b) in enumerate(itertools.zip_longest(per_depth, harmonic), start=1):
-        assert a == per_depth[0] and 0 < a <= 1
-        assert b == pytest.approx(min(1, total / step))
-
-
-def test_schedule_defaults() -> None:
-    assert interpolation_schedule("per-depth", 8) == [0.5] * 8
-    assert interpolation_schedule("harmonic", 2) == [1.0, 0.5]
-    assert interpolation_schedule(0.3, 2) == interpolation_schedule("0.3", 2) == [0.3, 0.3]
-
-
-@pytest.mark.parametrize(
-    "t", [0, -1, 1.5, float("nan"), "per-depth:0", "per-depth:x", "harmonic:-1", "depth", "", None]
-)
-def test_bad_schedules(t: object) -> None:
-    with pytest.raises(DGLError, match="not an interpolation schedule"):
-        interpolation_schedule(t, 4)
