@@ -79,7 +79,8 @@ class ResGraphConv(ResidualConv):
 
     def add_to(self, operator: AggregationOperator, x: Tensor, scale: float) -> Tensor:
         """Residual connection in one step, which keeps `x` alone for the backward pass."""
-        if is_hooked(self) or operator.t != self.t or operator.is_trainable or self.bias is None:
+        simple = operator.t == self.t and not operator.is_trainable and self.bias is not None
+        if not simple or is_hooked(self) or _is_autocast(x):
             return super().add_to(operator, x, scale)
         return _ResidualStep.apply(x, self.weight, self.bias, scale, operator)
 
@@ -92,6 +93,13 @@ class ResGraphConv(ResidualConv):
         mixed = torch.addmm(x, feat, self.weight, beta=skip, alpha=scale)
         out = self.aggregate(operator, mixed, mixed)
         return out if self.bias is None else torch.add(out, self.bias, alpha=scale)
+
+
+def _is_autocast(x: Tensor) -> bool:
+    try:
+        return torch.is_autocast_enabled(x.device.type)
+    except TypeError:  # before PyTorch 2.4
+        return torch.is_autocast_enabled() or torch.is_autocast_cpu_enabled()
 
 
 class _ResidualStep(torch.autograd.Function):

@@ -536,6 +536,22 @@ def test_checkpointing_changes_no_bit_of_the_gradient(
         assert torch.equal(plain, checkpointed)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("residual", RESIDUALS)
+def test_autocast_trains(
+    family: str, residual: str | None, weighted: tuple[DGLGraph, Tensor]
+) -> None:
+    graph, _ = weighted
+    model = build(family, 4, 6, 2, 5, residual=residual)
+    feat = torch.randn(9, 4)
+    exact = model(graph, feat)
+    with torch.autocast("cpu", torch.bfloat16):
+        scores = model(graph, feat)
+    torch.testing.assert_close(scores.float(), exact, rtol=0.1, atol=0.1 * exact.abs().max().item())
+    scores.float().square().sum().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+
+
 def test_checkpointing_keeps_about_a_root_of_the_layers() -> None:
     graph = dgl.rand_graph(50, 200).add_self_loop()
     kept = []
