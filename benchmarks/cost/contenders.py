@@ -41,6 +41,7 @@ CONTENDERS = {
         "DGL GraphConv",
         "PyG GCNConv",
         "PyG GCNConv" + CSR,
+        "PyG GCNConv" + SPARSE_FEATURES,
         "DGL GCN2Conv",
         "PyG GCN2Conv",
     ),
@@ -69,15 +70,16 @@ def build(name: str, problem: Problem, layers: int) -> Steps:
 
 def _model(name: str, problem: Problem, layers: int) -> tuple[nn.Module, tuple[Any, ...]]:
     """Model and what it is called with."""
+    network = name.partition(",")[0]
+    feat = to_sparse(problem.feat) if name.endswith(SPARSE_FEATURES) else problem.feat
     if name.startswith("Res"):
-        ours = our_model(name.partition(",")[0], problem, layers, plain=name.endswith(PLAIN))
+        ours = our_model(network, problem, layers, plain=name.endswith(PLAIN))
         graph = problem.graph if name.endswith(FRESH) else ours.operator(problem.graph)
-        sparse = name.endswith(SPARSE_FEATURES)
-        return ours, (graph, to_sparse(problem.feat) if sparse else problem.feat)
-    library, _, layer = name.removesuffix(CSR).partition(" ")
+        return ours, (graph, feat)
+    library, _, layer = network.partition(" ")
     if library == "DGL":
-        return dgl_stack(layer, problem, layers), (problem.feat,)
-    return pyg_stack(layer, problem, layers, csr=name.endswith(CSR)), (problem.feat,)
+        return dgl_stack(layer, problem, layers), (feat,)
+    return pyg_stack(layer, problem, layers, csr=name.endswith(CSR)), (feat,)
 
 
 def our_model(

@@ -31,7 +31,8 @@ of PyTorch Geometric) are made before the clock starts, except in *operator anew
   memory that is there. The lower bound is the fastest of the three.
 - **ours** are `ResGCN`, `ResGraphSAGE` and `ResGIN` with their defaults, residual aggregation and
   connections included; *plain* is `t=1, residual=None`, the architecture of the others; *sparse
-  features* hands over the words as a CSR matrix, which the other libraries' layers do not take.
+  features* hands over the words as a CSR matrix, which of the others' layers here only PyG's
+  GCNConv takes.
 - **DGL** and **PyG** are stacks of the layer named; *sparse matrix* hands PyTorch Geometric a CSR
   matrix in place of its usual list of edges. GIN's perceptron has two layers everywhere. A
   GCN2Conv stack begins and ends with a linear layer, since that layer keeps the width. The weights
