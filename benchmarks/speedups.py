@@ -56,6 +56,11 @@ def median_steps(steps: list[int | None], budget: int) -> str:
     return f"{value:g}" if np.isfinite(value) else f"> {budget}"
 
 
+def describe_score(score: float) -> str:
+    """Three digits; of an arm that diverged there is none."""
+    return f"{score:.3f}" if np.isfinite(score) else "diverged"
+
+
 def rows(record: dict[str, Any]) -> list[list[str]]:
     """One row a target."""
     arms, budget = record["arms"], record["budget"]
@@ -74,7 +79,7 @@ def rows(record: dict[str, Any]) -> list[list[str]]:
                 *(median_steps(arms[arm]["steps"][index], budget) for arm in scores),
                 describe_ratio(record["speedups"][f"{PRINCIPLED} vs {STOCK}"][index]),
                 describe_ratio(record["speedups"][f"{PRINCIPLED} vs {USUAL}"][index]),
-                " / ".join(f"{score:.3f}" for score in scores.values()) + f" {record['metric']}",
+                " / ".join(map(describe_score, scores.values())) + f" {record['metric']}",
                 str(len(record["seeds"])),
             ]
         )
