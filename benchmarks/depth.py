@@ -200,8 +200,8 @@ def family_lines(rows: list[dict[str, Any]]) -> list[str]:
         spread = f" ± {scores.std(ddof=1):.3f}" if len(scores) > 1 else ""
         lines.append(
             f"| {row['data']} | {row['family']} | {losses.shape[1]} | {len(scores)} | "
-            f"{losses[:, 0].mean():.2f} | {losses[:, -5:].mean():.2f} | {row['metric']} {scores.mean():.3f}{spread} "
-            f"| {row['seconds']:.2f} |"
+            f"{losses[:, 0].mean():.2f} | {losses[:, -5:].mean():.2f} | {row['metric']} "
+            f"{scores.mean():.3f}{spread} | {row['seconds']:.2f} |"
         )
     return lines
 
