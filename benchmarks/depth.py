@@ -215,16 +215,13 @@ def plot(curve: dict[str, Any]) -> None:
     axes.axhspan(budget, 1.7 * budget, color="0.93")
     axes.text(depths[0], 1.5 * budget, f"not within the budget of {budget} steps", color="0.4")
     for shift, (arm, marker) in enumerate(zip(ARMS, "sov", strict=True)):
-        steps = np.array(
-            [
-                [np.inf if s is None else s for s in curve["depths"][key][arm]["steps"]]
-                for key in curve["depths"]
-            ],
-        )
-        shown = np.where(np.isfinite(steps), steps, beyond)
+        steps = [
+            [beyond if step is None else step for step in arms[arm]["steps"]]
+            for arms in curve["depths"].values()
+        ]
         place = np.array(depths) * 1.04 ** (shift - 1)  # side by side
-        middle = np.median(shown, axis=1)
-        spread = [middle - shown.min(axis=1), shown.max(axis=1) - middle]
+        low, middle, high = (np.array([f(some) for some in steps]) for f in (min, np.median, max))
+        spread = [middle - low, high - middle]
         axes.errorbar(place, middle, spread, marker=marker, capsize=3, label=arm, lw=1.5)
     axes.set(
         xscale="log",
@@ -239,7 +236,7 @@ def plot(curve: dict[str, Any]) -> None:
         title="GCN of width 32 on digits: median and range of the seeds",
     )
     axes.minorticks_off()
-    axes.legend(loc="center right")
+    axes.legend(loc="lower right")
     figure.savefig(PLOT, dpi=150)
     plt.close(figure)
 
