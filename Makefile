@@ -26,7 +26,7 @@ lint: .venv/installed
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
 	touch $@
 
-# Half an hour; wants the machine for itself.
+# Wants the machine for itself; benchmarks/README.md says how long it takes.
 benchmark: .venv/installed
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[benchmark]'
 	$(BIN)/python -m benchmarks.cost

@@ -26,7 +26,7 @@ from tqdm import tqdm
 from dgl_deepgnn.data import load_data, main_metric
 from dgl_deepgnn.recipe import Recipe, load_recipe
 from dgl_deepgnn.speedup import measure_speedup
-from dgl_deepgnn.speedup.report import PRINCIPLED, STOCK, USUAL
+from dgl_deepgnn.speedup.report import PRINCIPLED, STOCK, USUAL, describe_steps
 from dgl_deepgnn.training.trainer import Trainer
 
 HERE = Path(__file__).parent
@@ -143,11 +143,6 @@ def measure_families(data: str) -> list[dict[str, Any]]:
     return rows
 
 
-def median_steps(steps: list[int | None]) -> float:
-    """Median; infinite where it lies beyond the budget."""
-    return float(np.median([np.inf if step is None else step for step in steps]))
-
-
 def curve_lines(curve: dict[str, Any]) -> list[str]:
     """Section on the curve."""
     lines = [
@@ -165,21 +160,13 @@ def curve_lines(curve: dict[str, Any]) -> list[str]:
         "| --- " * (len(ARMS) + 2) + "|",
     ]
     for depth, arms in curve["depths"].items():
-        cells = [describe_steps(arms[arm], curve["budget"]) for arm in ARMS]
+        cells = [
+            f"{describe_steps(arms[arm]['steps'], curve['budget'])}, lr {arms[arm]['lr']:g}"
+            for arm in ARMS
+        ]
         seeds = len(arms[PRINCIPLED]["steps"])
         lines.append(f"| {depth} | {seeds} | " + " | ".join(cells) + " |")
     return lines
-
-
-def describe_steps(arm: dict[str, Any], budget: int) -> str:
-    """Median and range, with the learning rate."""
-
-    def text(step: float) -> str:
-        return f"{step:g}" if np.isfinite(step) else f"> {budget}"
-
-    steps = [np.inf if step is None else step for step in arm["steps"]]
-    spread = f" ({text(min(steps))} to {text(max(steps))})" if min(steps) < max(steps) else ""
-    return f"{text(median_steps(arm['steps']))}{spread}, lr {arm['lr']:g}"
 
 
 def family_lines(rows: list[dict[str, Any]]) -> list[str]:
@@ -244,7 +231,7 @@ def plot(curve: dict[str, Any]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python benchmarks/depth.py")
     parser.add_argument("--only", nargs="*", default=["curve", *DATA])
-    # A vanishing signal ends in denormal numbers, on which a CPU is a hundred times slower.
+    # A vanishing signal ends in denormal numbers, on which a CPU is far slower.
     torch.set_flush_denormal(True)
     sections: dict[str, Callable[[], Any]] = {
         "curve": measure_curve,

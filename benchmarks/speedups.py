@@ -23,6 +23,7 @@ from dgl_deepgnn.speedup.report import (
     STOCK,
     USUAL,
     describe_ratio,
+    median_steps,
     plot_speedup,
     speedup_csv,
 )
@@ -48,12 +49,6 @@ lower bound. The score is the mean test score at the end of the budget, not of t
 This page is written by `python benchmarks/speedups.py`; the records, with every loss of every
 seed, are in `benchmarks/speedups/`.
 """
-
-
-def median_steps(steps: list[int | None], budget: int) -> str:
-    """Median as text, ``> budget`` where it lies beyond."""
-    value = float(np.median([np.inf if s is None else s for s in steps]))
-    return f"{value:g}" if np.isfinite(value) else f"> {budget}"
 
 
 def describe_score(score: float) -> str:

@@ -38,7 +38,7 @@ of PyTorch Geometric) are made before the clock starts, except in *operator anew
   GCN2Conv stack begins and ends with a linear layer, since that layer keeps the width. The weights
   are scaled so that no contender computes with vanishing numbers.
 
-What is left out, so that all of it takes half an hour: deeper networks on the bigger graphs,
+What is left out, to keep the run short: deeper networks on the bigger graphs,
 GraphSAGE and GIN at 100k nodes, two threads but for one depth of GCN a size, and some of PyTorch
 Geometric, which is the slowest, where other rows of it stand nearby."""
 

@@ -41,7 +41,7 @@ GRID = {
     "100k-16": Grid("100k", 16, {1: WITH_PYG}),
     "100k-16-2": Grid("100k", 16, {2: CORE}),
 }
-"""By section; as much as a run of half an hour has time for."""
+"""By section; larger networks are left out to keep the run short."""
 
 
 def measure_steps(section: str, quick: bool) -> list[dict[str, Any]]:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from dgl_deepgnn.hub.config import Config
-from dgl_deepgnn.speedup.report import describe_ratio
+from dgl_deepgnn.speedup.report import describe_ratio, median_steps
 from dgl_deepgnn.wording import counted
 
 __all__ = ["model_card"]
@@ -79,7 +77,7 @@ def _results(config: Config, metrics: dict[str, Any]) -> str:
     which = "one fixed split" if splits == 1 else f"{splits} splits, seed s on split s mod {splits}"
     return (
         f"## Results\n\nTest part, {counted(len(seeds), 'seed')}, {which}. Weights are those of "
-        f"the epoch with the best validation {name}; the test part chooses nothing.\n\n"
+        f"the epoch with the best validation {name}; the test part chooses no epoch.\n\n"
         f"{_table(['metric', 'mean', 'standard deviation'], rows)}\n\n"
         f"{_table(['seed', 'best epoch', f'validation {name}', f'test {name}'], seeds)}\n\n"
         f"The published weights, as stored, are of seed {own['seed']}, the best by validation: "
@@ -92,7 +90,7 @@ def _early_training(speedups: dict[str, Any]) -> str:
     shares = [f"{share:.0%}" for share in speedups["target_shares"]]
     header = ["arm", "learning rate", *[f"steps to {share} of chance" for share in shares]]
     arms = [
-        (arm, f"{facts['lr']:.2g}", *[_median(steps, budget) for steps in facts["steps"]])
+        (arm, f"{facts['lr']:.2g}", *[median_steps(steps, budget) for steps in facts["steps"]])
         for arm, facts in speedups["arms"].items()
     ]
     ratios = [
@@ -181,11 +179,6 @@ def _provenance(config: Config) -> str:
         "The recipe, with every default, is in `config.json`; `index.json` of the zoo has the "
         "SHA-256 of every file."
     )
-
-
-def _median(steps: list[int | None], budget: int) -> str:
-    middle = np.median([np.inf if step is None else step for step in steps])
-    return f"{middle:g}" if np.isfinite(middle) else f"> {budget}"
 
 
 def _plain(value: Any) -> str:

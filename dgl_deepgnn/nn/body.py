@@ -241,7 +241,7 @@ class DeepGNN(nn.Module):
             A homogeneous graph or batch of graphs, or what :meth:`operator` made of it.
         feat : Tensor
             Node features, shape (N, in_feats), dense or sparse (CSR): with wide, mostly zero
-            features, such as bags of words, the first layer is several times faster on the latter.
+            features, such as bags of words, the first layer is faster on the latter.
         edge_weight : Tensor, optional
             Non-negative weights of the aggregation, shape (E,).
         edge_feat : Tensor, optional

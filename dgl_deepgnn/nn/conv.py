@@ -154,6 +154,20 @@ class ResidualConv(nn.Module):
             )
         return torch.lerp(dst, operator @ src, self.t)
 
+    def aggregate_and_multiply(
+        self, operator: AggregationOperator, src: Tensor, dst: Tensor | None, weight: Tensor
+    ) -> Tensor:
+        """``A_t feat @ weight``, aggregated on the narrower side of the weight, as DGL does.
+
+        Of equal sides the product comes first: then aggregated features need not be kept.
+        """
+        if self.in_feats < self.out_feats:
+            return self.aggregate(operator, src, dst) @ weight
+        projected = src @ weight
+        if dst is not None and operator.t != self.t:
+            dst = projected if dst is src else dst @ weight
+        return self.aggregate(operator, projected, dst)
+
     def add_to(self, operator: AggregationOperator, x: Tensor, scale: float) -> Tensor:
         """``x + scale * conv(relu(x))``, a residual connection."""
         return torch.add(x, self(operator, torch.relu(x)), alpha=scale)

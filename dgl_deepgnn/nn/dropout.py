@@ -13,9 +13,9 @@ __all__ = ["Dropout"]
 class Dropout(nn.Dropout):
     """:class:`torch.nn.Dropout` that draws 16 random bits a feature.
 
-    On a CPU, PyTorch's draws one number after another, which takes longer than all products of a
-    deep network; this one is about three times as fast. The probability is rounded to a multiple
-    of 2**-16. Sparse features (CSR) stay sparse: only what is there can be dropped.
+    On a CPU, PyTorch's draws a number for every feature, one after another; this one cuts four out
+    of each 64 bits. The probability is rounded to a multiple of 2**-16. Sparse features (CSR) stay
+    sparse: only what is there can be dropped.
 
     Parameters
     ----------

@@ -64,17 +64,8 @@ class ResGraphConv(ResidualConv):
         self.reset_parameters()
 
     def transform(self, operator: AggregationOperator, src: Tensor, dst: Tensor | None) -> Tensor:
-        """Multiply by the weights on the narrower side of the aggregation, as DGL does.
-
-        Of equal sides the first one: then the aggregated features need not be kept.
-        """
-        if self.in_feats >= self.out_feats:
-            projected = src @ self.weight
-            if dst is not None and operator.t != self.t:
-                dst = projected if dst is src else dst @ self.weight
-            out = self.aggregate(operator, projected, dst)
-        else:
-            out = self.aggregate(operator, src, dst) @ self.weight
+        """Aggregate, multiply, add the bias."""
+        out = self.aggregate_and_multiply(operator, src, dst, self.weight)
         return out if self.bias is None else out + self.bias
 
     def add_to(self, operator: AggregationOperator, x: Tensor, scale: float) -> Tensor:

@@ -76,17 +76,10 @@ class ResGINConv(ResidualConv):
         self.reset_parameters()
 
     def transform(self, operator: AggregationOperator, src: Tensor, dst: Tensor | None) -> Tensor:
-        """Aggregate, on the narrower side of the first weights, then apply the rest of the MLP."""
+        """Aggregate, then apply the MLP."""
         first = self.mlp[0]
         assert isinstance(first, nn.Linear)
-        if self.in_feats >= self.out_feats:
-            weight = first.weight.T
-            projected = src @ weight
-            if dst is not None and operator.t != self.t:
-                dst = projected if dst is src else dst @ weight
-            out = self.aggregate(operator, projected, dst) + first.bias
-        else:
-            out = first(self.aggregate(operator, src, dst))
+        out = self.aggregate_and_multiply(operator, src, dst, first.weight.T) + first.bias
         for linear in self.mlp[1:]:
             out = linear(torch.relu(out))
         return out

@@ -87,19 +87,13 @@ class ResSAGEConv(ResidualConv):
         self.reset_parameters()
 
     def transform(self, operator: AggregationOperator, src: Tensor, dst: Tensor | None) -> Tensor:
-        """Add both products; the neighbours' on the narrower side of the aggregation."""
+        """Add both products."""
         if dst is None:
             raise DGLError(
                 "GraphSAGE needs features of the destination nodes: between two node types pass "
                 "feat as a pair (source, destination)."
             )
-        if self.in_feats >= self.out_feats:
-            projected = own = src @ self.weight_neigh
-            if operator.t != self.t and dst is not src:
-                own = dst @ self.weight_neigh
-            neighbours = self.aggregate(operator, projected, own)
-        else:
-            neighbours = self.aggregate(operator, src, dst) @ self.weight_neigh
+        neighbours = self.aggregate_and_multiply(operator, src, dst, self.weight_neigh)
         if dst.layout != torch.strided:
             out = neighbours + dst @ self.weight_self
         else:

@@ -12,7 +12,14 @@ import numpy as np
 
 from dgl_deepgnn.wording import counted
 
-__all__ = ["describe_ratio", "describe_speedup", "plot_speedup", "speedup_csv"]
+__all__ = [
+    "describe_ratio",
+    "describe_speedup",
+    "describe_steps",
+    "median_steps",
+    "plot_speedup",
+    "speedup_csv",
+]
 
 STOCK = "stock"
 USUAL = "usual practice"
@@ -33,6 +40,39 @@ def describe_ratio(ratio: dict[str, Any]) -> str:
     return f"{sign}{ratio['ratio']:.1f} ({ratio['low']:.1f} to {ratio['high']:.1f})"
 
 
+def median_steps(steps: list[int | None], budget: int) -> str:
+    """Median number of steps to a target; of seeds that never get there it is beyond the budget.
+
+    Examples
+    --------
+    >>> median_steps([6, 8, None], budget=100), median_steps([6, None, None], budget=100)
+    ('8', '> 100')
+    """
+    return _within(float(np.median(_reached(steps))), budget)
+
+
+def describe_steps(steps: list[int | None], budget: int) -> str:
+    """Median number of steps to a target, and the range of the seeds.
+
+    Examples
+    --------
+    >>> describe_steps([6, 8, None], budget=100)
+    '8 (6 to > 100)'
+    """
+    values, middle = _reached(steps), median_steps(steps, budget)
+    if min(values) == max(values):
+        return middle
+    return f"{middle} ({_within(min(values), budget)} to {_within(max(values), budget)})"
+
+
+def _reached(steps: list[int | None]) -> list[float]:
+    return [math.inf if step is None else step for step in steps]
+
+
+def _within(steps: float, budget: int) -> str:
+    return f"{steps:g}" if math.isfinite(steps) else f"> {budget}"
+
+
 def describe_speedup(result: dict[str, Any]) -> str:
     """Table of the arms and the speed-ups, as text."""
     budget = result["budget"]
@@ -42,7 +82,7 @@ def describe_speedup(result: dict[str, Any]) -> str:
     rows = [header]
     for arm, facts in result["arms"].items():
         row = [arm, f"{facts['lr']:.2g}"]
-        row += [_median_text(steps, budget) for steps in facts["steps"]]
+        row += [describe_steps(steps, budget) for steps in facts["steps"]]
         losses = [math.inf if loss is None else loss for loss in facts["mean_loss"]]
         scores = [score for score in facts["score"] if score is not None]
         row += [f"{np.median(losses):.3g}", f"{np.mean(scores):.3f}" if scores else "diverged"]
@@ -122,18 +162,6 @@ def plot_speedup(path: Path, result: dict[str, Any]) -> None:
     axes.grid(alpha=0.3, which="both")
     axes.legend(fontsize="small")
     figure.savefig(path, dpi=150)
-
-
-def _median_text(steps: list[int | None], budget: int) -> str:
-    values = sorted(math.inf if value is None else value for value in steps)
-    middle = float(np.median(values)) if math.isfinite(values[len(values) // 2]) else math.inf
-
-    def text(value: float) -> str:
-        return f"{value:g}" if math.isfinite(value) else f">{budget}"
-
-    if values[0] == values[-1]:
-        return text(middle)
-    return f"{text(middle)} ({text(values[0])} to {text(values[-1])})"
 
 
 def speedup_csv(result: dict[str, Any]) -> str:

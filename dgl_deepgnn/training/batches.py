@@ -113,7 +113,7 @@ class _Collator:
         graph = data.graphs[0] if len(data.graphs) == 1 else dgl.batch(data.graphs)
         self._operator = model.operator(graph)
         self._feat = graph.ndata["feat"]
-        # Bags of words: the first layer's product is many times faster on a sparse matrix.
+        # Bags of words: the first layer's product is faster on a sparse matrix.
         density = torch.count_nonzero(self._feat).item() / max(self._feat.numel(), 1)
         self._sparse = density < SPARSE_BELOW and model.in_feats > model.config["hidden_feats"]
         self._edge_feat = graph.edata["feat"] if data.edge_feats else None

@@ -12,7 +12,7 @@ from dgl_deepgnn.sparse import to_sparse
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.93])
 @pytest.mark.parametrize("sparse", [False, True], ids=["dense", "sparse"])
-def test_share_mean_and_gradient(p: float, sparse: bool) -> None:
+def test_share_and_scale(p: float, sparse: bool) -> None:
     torch.manual_seed(0)
     feat = torch.ones(300, 333)
     dropped = Dropout(p)(to_sparse(feat) if sparse else feat)

@@ -98,9 +98,9 @@ def test_table(result: dict[str, Any]) -> None:
     assert header == [
         "arm", "lr", "steps to 1.15", "steps to 0.23", "mean loss over 40 steps", "accuracy",
     ]  # fmt: skip
-    assert stock == ["stock", "0.001", ">40", ">40", "2.3", "0.100"]
+    assert stock == ["stock", "0.001", "> 40", "> 40", "2.3", "0.100"]
     # Three of five get there: the median is the largest of them.
-    assert usual[:4] == ["usual practice", "0.0032", "16 (14 to >40)", ">40 (39 to >40)"]
+    assert usual[:4] == ["usual practice", "0.0032", "16 (14 to > 40)", "> 40 (39 to > 40)"]
     finite = [loss for loss in result["arms"]["usual practice"]["mean_loss"] if loss]
     assert usual[4] == f"{max(finite):.3g}"
     assert usual[5] == "0.600"  # of those that did not diverge
