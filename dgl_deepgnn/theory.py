@@ -203,15 +203,11 @@ def predict(
             mlp_layers,
             init,
             is_output=output_layer and index == num_layers - 1,
-            branches=num_branches
-            if residual in ("fixup", "initial") and 1 <= index <= num_branches
-            else None,
+            is_zero=residual in ("fixup", "initial") and 1 <= index <= num_branches,
         )
         for index in range(num_layers)
     ]
-    # In a branch of several linear layers Fixup's inner scale stands in for tau.
-    inner = residual in ("fixup", "initial") and family == "gin" and mlp_layers > 1
-    tau = 1.0 if residual in (None, "plain") or inner else max(1, num_branches) ** -0.5
+    tau = 1.0 if residual in (None, "plain") else max(1, num_branches) ** -0.5
     network = _Network(layers, num_branches, tau, alpha if residual == "initial" else None)
     # A diverging network overflows: its infinities are the prediction.
     with np.errstate(over="ignore", invalid="ignore"):
@@ -320,28 +316,25 @@ def _layer(
     mlp_layers: int,
     init: str,
     is_output: bool,
-    branches: int | None,
+    is_zero: bool,
 ) -> _Layer:
-    """Layer of a family; `branches` is their number where it starts at zero (fixup)."""
+    """Layer of a family; `is_zero` where its last map starts at zero (fixup)."""
+    maps = mlp_layers if family == "gin" else 1
 
     def gain(fan_in: int, last: bool, share: float = 1.0, glorot_gain: float = 1.0) -> float:
+        if last and is_zero:
+            return 0.0
         if init == "critical":
             return share * (1.0 if last and is_output else 2.0)
         return 2.0 if init == "he" else glorot_gain**2 * 2 * fan_in / (fan_in + widths[1])
 
-    maps = mlp_layers if family == "gin" else 1
-    scale = [1.0] * maps
-    if branches is not None:
-        scale = [branches ** (-1 / (maps - 1)) if maps > 1 else 1.0] * (maps - 1) + [0.0]
     share, self_gain = 1.0, None
     if family == "graphsage":
         share = t if interpolation == "variance" else 0.5
         # DGL's own SAGEConv draws its weights with the gain of ReLU.
-        self_gain = scale[0] * gain(widths[0], True, 1 - share, 2**0.5)
-    neigh_gain = scale[0] * gain(
-        widths[0], maps == 1, share, 2**0.5 if self_gain is not None else 1
-    )
-    mlp_gains = tuple(scale[index] * gain(widths[1], index == maps - 1) for index in range(1, maps))
+        self_gain = gain(widths[0], True, 1 - share, 2**0.5)
+    neigh_gain = gain(widths[0], maps == 1, share, 2**0.5 if self_gain is not None else 1)
+    mlp_gains = tuple(gain(widths[1], index == maps - 1) for index in range(1, maps))
     if t < 1 and not (family == "graphsage" and interpolation == "variance"):
         matrix = sp.csr_matrix((1 - t) * sp.eye(matrix.shape[0], format="csr") + t * matrix)
     return _Layer(matrix, widths, neigh_gain, self_gain, mlp_gains)

@@ -296,9 +296,14 @@ def fixup_branch(stages: list[Stage], num_branches: int) -> list[Stage]:
     :math:`L^{-1/(2m-2)}`, with L the number of branches.
     """
     inner = num_branches ** (-1 / (2 * len(stages) - 2)) if len(stages) > 1 else 1.0
+    scaled = [[replace(m, scale=m.scale * inner) for m in stage] for stage in stages]
+    return start_at_zero(scaled)
+
+
+def start_at_zero(stages: list[Stage]) -> list[Stage]:
+    """Zero the maps of the last stage."""
     return [
-        [replace(m, scale=m.scale * (0.0 if stage is stages[-1] else inner)) for m in stage]
-        for stage in stages
+        [replace(m, scale=0.0) for m in stage] if stage is stages[-1] else stage for stage in stages
     ]
 
 

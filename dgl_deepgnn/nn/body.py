@@ -17,8 +17,8 @@ from dgl_deepgnn.init.hooks import (
     GraphContext,
     Stage,
     collect_stages,
-    fixup_branch,
     register_initializer,
+    start_at_zero,
 )
 from dgl_deepgnn.nn.checkpoint import run_checkpointed
 from dgl_deepgnn.nn.conv import ResidualConv, is_hooked
@@ -71,11 +71,10 @@ class DeepGNN(nn.Module):
         Residual aggregation, see :func:`dgl_deepgnn.interpolation_schedule`.
     residual : {None, "plain", "scaled", "fixup", "initial"}
         Residual connections: none; :math:`\tau = 1`; :math:`\tau = 1/\sqrt{B}` with B the number
-        of residual connections; branches that start at zero, with the same :math:`\tau` unless
-        they have inner linear layers (GIN), which are scaled in its place; the latter beside
-        :math:`(1 - \alpha) A_t x_l + \alpha x_1` instead of :math:`x_l`, where the first layer
-        and the output layer do not aggregate (after APPNP, arXiv:1810.05997, and GCNII,
-        arXiv:2007.02133).
+        of residual connections; the same :math:`\tau` and branches that start at zero; the
+        latter beside :math:`(1 - \alpha) A_t x_l + \alpha x_1` instead of :math:`x_l`, where
+        the first layer and the output layer do not aggregate (after APPNP, arXiv:1810.05997,
+        and GCNII, arXiv:2007.02133).
     init : {"critical", "he", "glorot"}
         Initialization. With ``t=1`` the other two run on the aggregation as DGL computes it,
         undivided by its spectral radius, so that they are DGL's stock layers.
@@ -208,13 +207,7 @@ class DeepGNN(nn.Module):
     def _branch_scale(self) -> float:
         """Factor tau in front of every branch."""
         branches = self.branches
-        if not branches or self.residual == "plain":
-            return 1.0
-        # Fixup scales the inner linear layers of a branch; one without any is scaled itself, so
-        # that an optimizer's step moves the network by as much in either case.
-        if self.residual != "scaled" and len(collect_stages(branches[0])) > 1:
-            return 1.0
-        return len(branches) ** -0.5
+        return 1.0 if not branches or self.residual == "plain" else len(branches) ** -0.5
 
     def reset_parameters(self) -> None:
         """Draw all weights anew by the model's initialization."""
@@ -336,7 +329,9 @@ def _describe(model: nn.Module, context: GraphContext) -> list[Stage]:
     for conv in model.convs:
         described = collect_stages(conv, context)
         if model.residual in ("fixup", "initial") and conv in branches:
-            described = fixup_branch(described, len(branches))
+            # Fixup's inner factor stands in front of the branch, where it scales the last bias
+            # too: the biases of a thousand branches, moving together, would drown the features.
+            described = start_at_zero(described)
         stages += described
     for module in (*model.norms, *([] if model.head is None else [model.head])):
         stages += collect_stages(module, context)

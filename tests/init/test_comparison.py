@@ -80,16 +80,38 @@ def _adjacency(graph: dgl.DGLGraph) -> Tensor:
     return matrix.index_put_((target, source), ones, accumulate=True)
 
 
-def test_fixup_is_what_our_models_start_with() -> None:
-    ours = ResGIN(WIDTH, WIDTH, 3, num_layers=10, residual="fixup")
-    plain = ResGIN(WIDTH, WIDTH, 3, num_layers=10, residual="plain")
+@pytest.mark.parametrize("mlp_layers", [2, 3])
+def test_our_models_have_the_inner_factor_of_fixup_in_front_of_the_branch(
+    graph: dgl.DGLGraph, mlp_layers: int
+) -> None:
+    ours, plain = (
+        ResGIN(WIDTH, WIDTH, 3, num_layers=10, mlp_layers=mlp_layers, residual=residual)
+        for residual in ("fixup", "plain")
+    )
     fixup_(plain, plain.branches)
-    again = copy.deepcopy(ours)
-    fixup_(again, again.branches)  # not scaled twice
-    for model in (plain, again):
-        for a, b in zip(model.parameters(), ours.parameters(), strict=True):
-            if a.numel() > 10_000 or not b.any():
-                assert a.std().item() == pytest.approx(b.std().item(), rel=0.03)
+    inner = 8 ** (-1 / (2 * mlp_layers - 2))
+    for ours_conv, fixup_conv in zip(ours.branches, plain.branches, strict=True):
+        for a, b in zip(ours_conv.mlp[:-1], fixup_conv.mlp[:-1], strict=True):
+            assert b.weight.std().item() == pytest.approx(inner * a.weight.std().item(), rel=0.03)
+        assert not ours_conv.mlp[-1].weight.any()
+        nn.init.normal_(ours_conv.mlp[-1].weight, std=WIDTH**-0.5)  # as if it had been trained
+    plain.load_state_dict(ours.state_dict())
+    with torch.no_grad():
+        for conv in plain.branches:
+            for linear in conv.mlp[:-1]:
+                linear.weight *= inner
+    feat = torch.randn(graph.num_nodes(), WIDTH)
+    torch.testing.assert_close(plain(graph, feat), ours(graph, feat), rtol=1e-4, atol=1e-5)
+
+
+def test_fixup_twice_scales_once() -> None:
+    model = ResGIN(WIDTH, WIDTH, 3, num_layers=10, residual="plain")
+    fixup_(model, model.branches)
+    again = copy.deepcopy(model)
+    fixup_(again, again.branches)
+    for a, b in zip(model.parameters(), again.parameters(), strict=True):
+        if a.numel() > 10_000 or not b.any():
+            assert a.std().item() == pytest.approx(b.std().item(), rel=0.03)
 
 
 def test_fixup_errors(graph: dgl.DGLGraph) -> None:

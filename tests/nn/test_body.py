@@ -98,8 +98,7 @@ def dense_scores(
     last = len(schedule) - 1
     node_head = model.head is None
     num_branches = last - 1 if node_head else last
-    fixup_mlp = family == "gin" and residual in ("fixup", "initial")  # scaled inside the branch
-    tau = 1 if residual == "plain" or fixup_mlp else num_branches**-0.5
+    tau = 1 if residual == "plain" else num_branches**-0.5
     x = first = conv(0, feat)
     for layer in range(1, last + 1):
         branch = conv(layer, activate(layer - 1, x))

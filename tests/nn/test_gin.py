@@ -49,13 +49,8 @@ def test_critical_variances() -> None:
 def test_fixup_variances(mlp_layers: int) -> None:
     torch.manual_seed(0)
     model = ResGIN(300, 300, 300, 6, mlp_layers=mlp_layers, residual="fixup")
-    # Four branches: L^(-1 / (2m - 2)) on the standard deviation of all but the last linear layer.
-    inner = 2 * 4 ** (-1 / (mlp_layers - 1))
-    expected = [
-        [2.0] * mlp_layers,
-        *[[*[inner] * (mlp_layers - 1), 0.0]] * 4,
-        [*[2.0] * (mlp_layers - 1), 1.0],
-    ]
+    inner = [2.0] * (mlp_layers - 1)
+    expected = [[*inner, 2.0], *[[*inner, 0.0]] * 4, [*inner, 1.0]]
     for conv, wanted in zip(model.convs, expected, strict=True):
         assert gains(conv) == pytest.approx(wanted, rel=0.03)
 
