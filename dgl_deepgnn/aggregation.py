@@ -25,7 +25,6 @@ __all__ = [
 
 Norm = Literal["both", "right", "left", "none"]
 NORMS: tuple[Norm, ...] = ("both", "right", "left", "none")
-_Pair = tuple[SparseMatrix, SparseMatrix]
 
 
 class AggregationOperator:
@@ -68,7 +67,9 @@ class AggregationOperator:
         self._transpose = matrix.T.tocsr() if transpose is None else transpose
         self._trainable = trainable
         # Matrix and transpose for every device and type that features came in.
-        self._tensors: dict[tuple[torch.device, torch.dtype], _Pair] = {}
+        self._tensors: dict[
+            tuple[torch.device, torch.dtype], tuple[SparseMatrix, SparseMatrix]
+        ] = {}
 
     @property
     def spectral_radius(self) -> float:
@@ -85,7 +86,7 @@ class AggregationOperator:
 
         The graph may stay where it is: a CPU-only DGL serves features on a GPU.
         """
-        self._pair(torch.device(device), dtype)
+        self.matrices(torch.device(device), dtype)
         return self
 
     def __matmul__(self, feat: Tensor) -> Tensor:
@@ -98,12 +99,7 @@ class AggregationOperator:
             raise DGLError(f"Features have type {feat.dtype}: convert them, feat.float().")
         if self._trainable is not None:
             return self._message_passing(feat)
-        return SparseProduct.apply(feat, *self._pair(feat.device, feat.dtype))
-
-    def transposed_product(self, feat: Tensor) -> Tensor:
-        """Product of the transposed matrix and features, shape (destination nodes, width)."""
-        matrix, transpose = self._pair(feat.device, feat.dtype)
-        return SparseProduct.apply(feat.contiguous(), transpose, matrix)
+        return SparseProduct.apply(feat, *self.matrices(feat.device, feat.dtype))
 
     @property
     def is_trainable(self) -> bool:
@@ -117,7 +113,10 @@ class AggregationOperator:
         aggregated = dgl.ops.u_mul_e_sum(self.graph, feat, message)
         return aggregated + (1 - self.t) * feat[: self.shape[0]] if self.t < 1 else aggregated
 
-    def _pair(self, device: torch.device, dtype: torch.dtype) -> _Pair:
+    def matrices(
+        self, device: torch.device, dtype: torch.dtype
+    ) -> tuple[SparseMatrix, SparseMatrix]:
+        """Matrix and transpose as constants: their products take part in no gradient."""
         if (device, dtype) not in self._tensors:
             self._tensors[device, dtype] = (
                 SparseMatrix(self._matrix, device, dtype),

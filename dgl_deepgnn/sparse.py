@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 __all__ = ["SparseMatrix", "SparseProduct", "to_sparse", "with_values"]
@@ -47,9 +46,8 @@ class SparseMatrix:
         # A weighted sum of rows is an embedding bag, PyTorch's fastest kernel for it on a
         # CPU: see the bare products in benchmarks/README.md.
         indices, ends, values = self._parts
-        return F.embedding_bag(
-            indices, feat, ends, mode="sum", per_sample_weights=values, include_last_offset=True
-        )
+        # What torch.nn.functional.embedding_bag calls: mode 0 is the sum, the last offset an end.
+        return torch.embedding_bag(feat, indices, ends, False, 0, False, values, True)[0]
 
 
 class SparseProduct(torch.autograd.Function):

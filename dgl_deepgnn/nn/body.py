@@ -290,6 +290,12 @@ class DeepGNN(nn.Module):
     ) -> Tensor:
         """Layers with these indices, behind the first one."""
         branches = self.num_layers - (2 if self.head is None else 1)
+        inner = range(layers.start, min(layers.stop, branches + 1))
+        added = inner and self.residual not in (None, "initial")
+        if added and all(map(self._is_relu_alone, inner)):
+            convs = cast("list[ResidualConv]", list(self.convs[inner.start : inner.stop]))
+            x = convs[0].add_in_turn(convs, operator, x, self.branch_scale)
+            layers = range(inner.stop, layers.stop)
         for index in layers:
             conv = self.convs[index]
             assert isinstance(conv, ResidualConv)
@@ -300,16 +306,15 @@ class DeepGNN(nn.Module):
                 hidden = torch.relu(self.norms[index - 1](x))
                 x = conv.beside_skip(operator, hidden, x, self.branch_scale, 1 - self.alpha)
                 x = torch.add(x, first, alpha=self.alpha)
-            elif self._is_relu_alone(index - 1):
-                x = conv.add_to(operator, x, self.branch_scale)
             else:
                 hidden = self._activate(index - 1, x)
                 x = torch.add(x, conv(operator, hidden), alpha=self.branch_scale)
         return x
 
     def _is_relu_alone(self, index: int) -> bool:
+        """Whether nothing but a ReLU stands in front of a layer."""
         dropped = self.training and self.dropout.p > 0
-        norm = self.norms[index]
+        norm = self.norms[index - 1]
         return isinstance(norm, nn.Identity) and not (dropped or is_hooked(norm))
 
     def _activate(self, index: int, x: Tensor) -> Tensor:

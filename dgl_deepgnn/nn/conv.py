@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from dgl import DGLError, DGLGraph
 from torch import Tensor, nn
@@ -168,9 +170,15 @@ class ResidualConv(nn.Module):
             dst = projected if dst is src else dst @ weight
         return self.aggregate(operator, projected, dst)
 
-    def add_to(self, operator: AggregationOperator, x: Tensor, scale: float) -> Tensor:
-        """``x + scale * conv(relu(x))``, a residual connection."""
-        return torch.add(x, self(operator, torch.relu(x)), alpha=scale)
+    @classmethod
+    def add_in_turn(
+        cls, convs: Sequence[ResidualConv], operator: AggregationOperator, x: Tensor, scale: float
+    ) -> Tensor:
+        """``x + scale * conv(relu(x))`` of one convolution after another: residual connections."""
+        x = x.clone()
+        for conv in convs:
+            x.add_(conv(operator, torch.relu(x)), alpha=scale)  # relu keeps its result, not x
+        return x
 
     def beside_skip(
         self, operator: AggregationOperator, feat: Tensor, x: Tensor, scale: float, skip: float

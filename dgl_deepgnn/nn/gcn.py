@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -68,12 +69,18 @@ class ResGraphConv(ResidualConv):
         out = self.aggregate_and_multiply(operator, src, dst, self.weight)
         return out if self.bias is None else out + self.bias
 
-    def add_to(self, operator: AggregationOperator, x: Tensor, scale: float) -> Tensor:
-        """Residual connection in one step, which keeps `x` alone for the backward pass."""
-        simple = operator.t == self.t and not operator.is_trainable and self.bias is not None
-        if not simple or is_hooked(self) or _is_autocast(x):
-            return super().add_to(operator, x, scale)
-        return _ResidualStep.apply(x, self.weight, self.bias, scale, operator)
+    @classmethod
+    def add_in_turn(
+        cls, convs: Sequence[ResidualConv], operator: AggregationOperator, x: Tensor, scale: float
+    ) -> Tensor:
+        """All residual connections in one step, which keeps one matrix of features a layer."""
+        simple = not operator.is_trainable and operator.shape == (len(x),) * 2
+        if _is_autocast(x) or not simple or not all(_is_simple(conv, operator) for conv in convs):
+            return super().add_in_turn(convs, operator, x, scale)
+        parameters = tuple(cast(Tensor, p) for conv in convs for p in (conv.weight, conv.bias))
+        if torch.is_grad_enabled():
+            return _ResidualConnections.apply(x, scale, operator, *parameters)
+        return _add_in_turn(x, scale, operator, parameters)
 
     def beside_skip(
         self, operator: AggregationOperator, feat: Tensor, x: Tensor, scale: float, skip: float
@@ -93,33 +100,74 @@ def _is_autocast(x: Tensor) -> bool:
         return torch.is_autocast_enabled() or torch.is_autocast_cpu_enabled()
 
 
-class _ResidualStep(torch.autograd.Function):
-    """``x + scale * (A relu(x) W + b)`` with few passes over memory.
+def _is_simple(conv: ResidualConv, operator: AggregationOperator) -> bool:
+    return operator.t == conv.t and conv.bias is not None and not is_hooked(conv)
+
+
+def _add_in_turn(
+    x: Tensor,
+    scale: float,
+    operator: AggregationOperator,
+    parameters: tuple[Tensor, ...],
+    inputs: list[Tensor] | None = None,
+) -> Tensor:
+    """``x + scale * (A relu(x) W + b)`` in turn; the relu(x) are appended to `inputs`."""
+    matrix, _ = operator.matrices(x.device, x.dtype)
+    x = x.clone()
+    for weight, bias in zip(parameters[::2], parameters[1::2], strict=True):
+        feat = torch.relu(x)
+        x.addmm_(matrix @ feat, weight, alpha=scale).add_(bias, alpha=scale)
+        if inputs is not None:
+            inputs.append(feat)
+    return x
+
+
+class _ResidualConnections(torch.autograd.Function):
+    """The same with few passes over memory in the backward pass, too.
 
     Autograd would keep two matrices of features a layer; this keeps one, and adds in place.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, scale: float, operator: Any
+        ctx: Any, x: Tensor, scale: float, operator: AggregationOperator, *parameters: Tensor
     ) -> Tensor:
-        ctx.save_for_backward(x, weight, bias)
+        inputs: list[Tensor] = []
+        out = _add_in_turn(x, scale, operator, parameters, inputs)
+        ctx.save_for_backward(x, *inputs[1:], *parameters)  # x is kept anyway, relu(x) is not
         ctx.scale, ctx.operator = scale, operator
-        out = operator @ torch.mm(torch.relu(x), scale * weight)
-        return out.add_(x).add_(bias, alpha=scale)
+        return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        (grad,), (x, weight, bias) = grads, ctx.saved_tensors
-        scale, operator = ctx.scale, ctx.operator
+        scale, operator, saved = ctx.scale, ctx.operator, ctx.saved_tensors
+        (x, *inputs), parameters = saved[: len(saved) // 3], saved[len(saved) // 3 :]
         if torch.is_grad_enabled():  # a second derivative is asked for: leave it to autograd
-            out = x + scale * (operator @ torch.mm(torch.relu(x), weight) + bias)
-            return *torch.autograd.grad(out, (x, weight, bias), grad, create_graph=True), None, None
-        aggregated = operator.transposed_product(grad)
-        grad_weight = torch.mm(torch.relu(x).T, aggregated).mul_(scale)
-        grad_x = torch.mm(aggregated, (scale * weight).T)
-        torch.ops.aten.threshold_backward.grad_input(grad_x, x, 0, grad_input=grad_x)
-        return grad_x.add_(grad), grad_weight, grad.sum(0).mul_(scale), None, None
+            return _differentiable_gradients(ctx, x, parameters, grads[0])
+        _, transpose = operator.matrices(x.device, x.dtype)
+        grad, grad_feat = x.new_empty(x.shape).copy_(grads[0]), torch.empty_like(x)
+        ones = x.new_ones(1, len(x))
+        weights = torch._foreach_mul(parameters[::2], scale)
+        grad_parameters: list[Tensor] = []
+        for feat, weight in zip(reversed([torch.relu(x), *inputs]), reversed(weights), strict=True):
+            aggregated = transpose @ grad
+            grad_parameters += [torch.mm(ones, grad)[0], torch.mm(feat.T, aggregated)]
+            torch.mm(aggregated, weight.T, out=grad_feat)
+            torch.ops.aten.threshold_backward.grad_input(grad_feat, feat, 0, grad_input=grad_feat)
+            grad.add_(grad_feat)
+        torch._foreach_mul_(grad_parameters, scale)
+        return grad, None, None, *reversed(grad_parameters)
+
+
+def _differentiable_gradients(ctx: Any, x: Tensor, parameters: list[Tensor], grad: Tensor) -> Any:
+    out = x
+    for weight, bias in zip(parameters[::2], parameters[1::2], strict=True):
+        product = ctx.operator @ torch.mm(torch.relu(out), weight)
+        out = out + ctx.scale * (product + bias)
+    wanted = [t for t in (x, *parameters) if t.requires_grad]
+    gradients = iter(torch.autograd.grad(out, wanted, grad, create_graph=True))
+    first, *others = (next(gradients) if t.requires_grad else None for t in (x, *parameters))
+    return first, None, None, *others
 
 
 @register_initializer(ResGraphConv)

@@ -79,7 +79,7 @@ class ResGINConv(ResidualConv):
         """Aggregate, then apply the MLP."""
         first = self.mlp[0]
         assert isinstance(first, nn.Linear)
-        out = self.aggregate_and_multiply(operator, src, dst, first.weight.T) + first.bias
+        out = self.aggregate_and_multiply(operator, src, dst, first.weight.T).add_(first.bias)
         for linear in self.mlp[1:]:
             out = linear(torch.relu(out))
         return out

@@ -94,11 +94,13 @@ class ResSAGEConv(ResidualConv):
                 "feat as a pair (source, destination)."
             )
         neighbours = self.aggregate_and_multiply(operator, src, dst, self.weight_neigh)
-        if dst.layout != torch.strided:
-            out = neighbours + dst @ self.weight_self
+        if self.bias is None:
+            out = dst @ self.weight_self
+        elif dst.layout != torch.strided:
+            out = dst @ self.weight_self + self.bias
         else:
-            out = torch.addmm(neighbours, dst, self.weight_self)
-        return out if self.bias is None else out + self.bias
+            out = torch.addmm(self.bias, dst, self.weight_self)
+        return out.add_(neighbours)
 
 
 @register_initializer(ResSAGEConv)

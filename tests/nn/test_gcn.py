@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import dgl
 import pytest
 import torch
@@ -92,35 +94,53 @@ def test_prints_its_arguments() -> None:
 
 
 @pytest.mark.parametrize("t", [1.0, 0.4])
-def test_residual_connection_in_one_step(t: float) -> None:
+@pytest.mark.parametrize("num_layers", [1, 3])
+def test_residual_connections_in_one_step(num_layers: int, t: float) -> None:
     """Scores, gradients and second derivatives against autograd's, and a hook is still called."""
     generator = torch.Generator().manual_seed(2)
     graph = dgl.graph(tuple(torch.randint(7, (2, 20), generator=generator)), num_nodes=7)
     graph = graph.add_self_loop()
-    conv = ResGraphConv(3, 3, t=t).double()
-    torch.nn.init.normal_(conv.bias)
-    operator = conv.operator(graph)
+    convs = torch.nn.ModuleList(ResGraphConv(3, 3, t=t).double() for _ in range(num_layers))
+    for conv in convs:
+        torch.nn.init.normal_(conv.bias)
+    operator = convs[0].operator(graph)
     x = torch.randn(7, 3, dtype=torch.float64, generator=generator, requires_grad=True)
 
-    def step(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-        return torch.func.functional_call(Step(), {"conv.weight": weight, "conv.bias": bias}, (x,))
+    def connect(x: torch.Tensor, *parameters: torch.Tensor) -> torch.Tensor:
+        for conv, weight, bias in zip(convs, parameters[::2], parameters[1::2], strict=True):
+            conv._parameters.update(weight=weight, bias=bias)
+        return ResGraphConv.add_in_turn(convs, operator, x, 0.3)
 
-    class Step(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.conv = conv
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.conv.add_to(operator, x, 0.3)
-
+    parameters = tuple(convs.parameters())
     matrix = operator @ torch.eye(7, dtype=torch.float64)
-    expected = x + 0.3 * (matrix @ x.relu() @ conv.weight + conv.bias)
-    torch.testing.assert_close(conv.add_to(operator, x, 0.3), expected, rtol=1e-9, atol=1e-9)
-    inputs = (x, *conv.parameters())
-    assert torch.autograd.gradcheck(step, inputs)
-    assert torch.autograd.gradgradcheck(step, inputs)
+    expected = x
+    for weight, bias in zip(parameters[::2], parameters[1::2], strict=True):
+        expected = expected + 0.3 * (matrix @ expected.relu() @ weight + bias)
+    close = partial(torch.testing.assert_close, rtol=1e-9, atol=1e-9)
+    close(connect(x, *parameters), expected)
+    with torch.no_grad():
+        close(connect(x, *parameters), expected)
+    assert torch.autograd.gradcheck(connect, (x, *parameters))
+    assert torch.autograd.gradgradcheck(connect, (x, *parameters))
+    constant = x.detach()
+    (grad,) = torch.autograd.grad(connect(constant, *parameters).sum(), parameters[0])
+    (wanted,) = torch.autograd.grad(expected.sum(), parameters[0])
+    close(grad, wanted)
 
     calls = []
-    conv.register_forward_hook(lambda *_: calls.append(1))
-    torch.testing.assert_close(conv.add_to(operator, x, 0.3), expected, rtol=1e-9, atol=1e-9)
+    convs[-1].register_forward_hook(lambda *_: calls.append(1))
+    close(connect(x, *parameters), expected)
     assert calls == [1]
+
+
+def test_second_derivatives_beside_frozen_parameters() -> None:
+    graph = dgl.rand_graph(7, 20).add_self_loop()
+    conv = ResGraphConv(3, 3).double()
+    torch.nn.init.normal_(conv.bias)
+    conv.bias.requires_grad_(False)
+    x = torch.randn(7, 3, dtype=torch.float64)
+    out = conv.add_in_turn([conv], conv.operator(graph), x, 0.3)
+    (first,) = torch.autograd.grad(out.square().sum(), conv.weight, create_graph=True)
+    first.sum().backward()
+    assert conv.weight.grad is not None
+    assert conv.weight.grad.any()
