@@ -21,7 +21,7 @@ from benchmarks.cost.stacks import WIDTH
 
 __all__ = ["EDGES", "NAMES", "line", "measure_growth", "plot_growth", "slope", "time_point"]
 
-NAMES = {"ResGCN": "#1a7f37", "DGL GraphConv": "#b42318"}
+NAMES = {"ResGCN": "#1a7f37", "bare products, embedding_bag": "0.4", "DGL GraphConv": "#b42318"}
 DEPTHS, NODES = (16, 64, 256, 1024), 5_000
 EDGES, LAYERS = (25_000, 50_000, 100_000, 200_000, 400_000), 16
 DEGREE = 10

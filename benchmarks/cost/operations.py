@@ -15,8 +15,9 @@ from benchmarks.cost.isolated import isolated
 
 __all__ = ["KINDS", "kind_of", "measure_profile", "profile_step"]
 
-NAMES = ("ResGCN", "DGL GraphConv", "ResGraphSAGE", "DGL SAGEConv", "ResGIN", "DGL GINConv")
-GRID = (("Cora", 64), ("20k", 16))
+GCN = ("ResGCN", "DGL GraphConv")
+ALL = (*GCN, "ResGraphSAGE", "DGL SAGEConv", "ResGIN", "DGL GINConv")
+GRID = (("Cora", 64, 1, ALL), ("20k", 16, 1, ALL), ("Cora", 64, 2, GCN), ("20k", 16, 2, GCN))
 STEPS = 3
 KINDS = {
     "sparse products": ("sparse_mm", "embedding_bag", "GSpMM", "spmm"),
@@ -24,7 +25,15 @@ KINDS = {
     "optimizer": ("Optimizer.", "_fused_adam"),
     "copies and fills": ("fill_", "copy_", "empty", "zero", "clone", "contiguous", "_to_copy"),
     "elementwise": (
-        *("aten::add", "aten::mul", "aten::div", "aten::sub", "aten::pow", "aten::lerp"),
+        *(
+            "aten::add",
+            "aten::mul",
+            "_foreach_mul",
+            "aten::div",
+            "aten::sub",
+            "aten::pow",
+            "aten::lerp",
+        ),
         *("aten::relu", "clamp", "threshold_backward", "aten::sum", "softmax", "nll_loss"),
     ),
 }
@@ -38,17 +47,18 @@ def measure_profile(quick: bool) -> list[dict[str, Any]]:
         {
             "size": size,
             "layers": layers,
-            "kinds": isolated(profile_step, 1, size=size, layers=layers),
+            "threads": threads,
+            "kinds": isolated(profile_step, threads, size=size, layers=layers, names=names),
         }
-        for size, layers in (GRID[:1] if quick else GRID)
+        for size, layers, threads, names in (GRID[:1] if quick else GRID)
     ]
 
 
-def profile_step(size: str, layers: int) -> dict[str, dict[str, float]]:
+def profile_step(size: str, layers: int, names: list[str]) -> dict[str, dict[str, float]]:
     """Seconds of a training step by contender and kind of operation."""
     problem = random_problem(SIZES[size])
     result = {}
-    for name in tqdm(NAMES, f"profile, {size}, {layers} layers"):
+    for name in tqdm(names, f"profile, {size}, {layers} layers"):
         steps = build(name, problem, layers)
         for _ in range(2):
             steps.train()

@@ -12,7 +12,7 @@ from dgl_deepgnn.aggregation import NORMS, AggregationOperator, Norm, aggregatio
 from dgl_deepgnn.init import SCHEMES
 from dgl_deepgnn.init.hooks import GraphContext
 
-__all__ = ["Features", "ResidualConv", "is_hooked", "undivided_radius"]
+__all__ = ["Features", "ResidualConv", "is_hooked", "is_plain_call", "undivided_radius"]
 
 Features = Tensor | tuple[Tensor, Tensor]
 """Node features, or a pair for source and destination nodes, as DGL's layers take them."""
@@ -177,8 +177,12 @@ class ResidualConv(nn.Module):
         """``x + scale * conv(relu(x))`` of one convolution after another: residual connections."""
         x = x.clone()
         for conv in convs:
-            x.add_(conv(operator, torch.relu(x)), alpha=scale)  # relu keeps its result, not x
+            conv.add_branch_(operator, x, scale)
         return x
+
+    def add_branch_(self, operator: AggregationOperator, x: Tensor, scale: float) -> None:
+        """Add ``scale * conv(relu(x))`` to `x` in place: ReLU keeps its result, not `x`."""
+        x.add_(self(operator, torch.relu(x)), alpha=scale)
 
     def beside_skip(
         self, operator: AggregationOperator, feat: Tensor, x: Tensor, scale: float, skip: float
@@ -197,6 +201,22 @@ class ResidualConv(nn.Module):
 def is_hooked(module: nn.Module) -> bool:
     """Whether someone listens to calls of a module: then it must be called."""
     return bool(module._forward_hooks or module._forward_pre_hooks)
+
+
+def is_plain_call(
+    conv: ResidualConv, kind: type[ResidualConv], operator: AggregationOperator, x: Tensor
+) -> bool:
+    """Whether a shortcut of a kind of convolution may stand for a call: nobody would notice."""
+    if type(conv) is not kind or is_hooked(conv) or _is_autocast(x):
+        return False
+    return operator.shape == (len(x), len(x))
+
+
+def _is_autocast(x: Tensor) -> bool:
+    try:
+        return torch.is_autocast_enabled(x.device.type)
+    except TypeError:  # before PyTorch 2.4
+        return torch.is_autocast_enabled() or torch.is_autocast_cpu_enabled()
 
 
 def undivided_radius(conv: ResidualConv, context: GraphContext) -> float:

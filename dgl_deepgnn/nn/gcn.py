@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from dgl_deepgnn.aggregation import AggregationOperator, Norm
 from dgl_deepgnn.init.hooks import GraphContext, LinearMap, Stage, register_initializer
 from dgl_deepgnn.nn.body import DeepGNN, register_model
-from dgl_deepgnn.nn.conv import ResidualConv, is_hooked, undivided_radius
+from dgl_deepgnn.nn.conv import ResidualConv, is_hooked, is_plain_call, undivided_radius
 
 __all__ = ["ResGCN", "ResGraphConv"]
 
@@ -74,8 +74,12 @@ class ResGraphConv(ResidualConv):
         cls, convs: Sequence[ResidualConv], operator: AggregationOperator, x: Tensor, scale: float
     ) -> Tensor:
         """All residual connections in one step, which keeps one matrix of features a layer."""
-        simple = not operator.is_trainable and operator.shape == (len(x),) * 2
-        if _is_autocast(x) or not simple or not all(_is_simple(conv, operator) for conv in convs):
+        if operator.is_trainable or not all(
+            operator.t == conv.t
+            and conv.bias is not None
+            and is_plain_call(conv, ResGraphConv, operator, x)
+            for conv in convs
+        ):
             return super().add_in_turn(convs, operator, x, scale)
         parameters = tuple(cast(Tensor, p) for conv in convs for p in (conv.weight, conv.bias))
         if torch.is_grad_enabled():
@@ -91,17 +95,6 @@ class ResGraphConv(ResidualConv):
         mixed = torch.addmm(x, feat, self.weight, beta=skip, alpha=scale)
         out = self.aggregate(operator, mixed, mixed)
         return out if self.bias is None else torch.add(out, self.bias, alpha=scale)
-
-
-def _is_autocast(x: Tensor) -> bool:
-    try:
-        return torch.is_autocast_enabled(x.device.type)
-    except TypeError:  # before PyTorch 2.4
-        return torch.is_autocast_enabled() or torch.is_autocast_cpu_enabled()
-
-
-def _is_simple(conv: ResidualConv, operator: AggregationOperator) -> bool:
-    return operator.t == conv.t and conv.bias is not None and not is_hooked(conv)
 
 
 def _add_in_turn(
@@ -125,7 +118,8 @@ def _add_in_turn(
 class _ResidualConnections(torch.autograd.Function):
     """The same with few passes over memory in the backward pass, too.
 
-    Autograd would keep two matrices of features a layer; this keeps one, and adds in place.
+    Autograd would keep two matrices of features a layer; this keeps one, and adds in place: that
+    also leaves no holes of freed memory between those that are kept.
     """
 
     @staticmethod

@@ -19,7 +19,7 @@ from dgl_deepgnn.init.hooks import (
     register_initializer,
 )
 from dgl_deepgnn.nn.body import DeepGNN, register_model
-from dgl_deepgnn.nn.conv import ResidualConv, undivided_radius
+from dgl_deepgnn.nn.conv import ResidualConv, is_hooked, is_plain_call, undivided_radius
 
 __all__ = ["ResGIN", "ResGINConv"]
 
@@ -77,12 +77,27 @@ class ResGINConv(ResidualConv):
 
     def transform(self, operator: AggregationOperator, src: Tensor, dst: Tensor | None) -> Tensor:
         """Aggregate, then apply the MLP."""
-        first = self.mlp[0]
+        return self._apply_mlp(operator, src, dst, list(self.mlp))
+
+    def _apply_mlp(
+        self, operator: AggregationOperator, src: Tensor, dst: Tensor | None, mlp: list[nn.Module]
+    ) -> Tensor:
+        first = mlp[0]
         assert isinstance(first, nn.Linear)
         out = self.aggregate_and_multiply(operator, src, dst, first.weight.T).add_(first.bias)
-        for linear in self.mlp[1:]:
+        for linear in mlp[1:]:
             out = linear(torch.relu(out))
         return out
+
+    def add_branch_(self, operator: AggregationOperator, x: Tensor, scale: float) -> None:
+        """The last product adds to `x`; its weights are scaled, since they are fewer than `x`."""
+        *inner, last = self.mlp
+        assert isinstance(last, nn.Linear)
+        if not inner or is_hooked(last) or not is_plain_call(self, ResGINConv, operator, x):
+            return super().add_branch_(operator, x, scale)
+        feat = torch.relu(x)
+        hidden = torch.relu(self._apply_mlp(operator, feat, feat, inner))
+        x.addmm_(hidden, scale * last.weight.T).add_(scale * last.bias)
 
 
 @register_initializer(ResGINConv)

@@ -223,7 +223,9 @@ def test_sections_make_a_report(monkeypatch: pytest.MonkeyPatch) -> None:
     made["sections"] = {
         "cora-64": [steps.time_steps("Cora", 64, names, seconds=0, least=2)],
         "import": {name: clock.quartiles([s]) for name, s in imports.time_imports().items()},
-        "profile": [{"size": "Cora", "layers": 3, "kinds": operations.profile_step("Cora", 3)}],
+        "profile": [
+            {"size": "Cora", "layers": 3, "kinds": operations.profile_step("Cora", 3, ["ResGCN"])}
+        ],
     }
     text = report(json.loads(json.dumps(made)))
     for heading in ("## Targets", "## Import", "### Profile, Cora's size, 3 layers"):

@@ -614,3 +614,32 @@ def test_ends_of_the_initial_kind_do_not_aggregate() -> None:
     assert [
         conv.t for conv in ResGCN(2, 4, 2, 2, t=1.0, residual="initial", head="graph").convs
     ] == [0.0, 1.0]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_convolution_of_the_users_own_is_called(family: str, graph: DGLGraph) -> None:
+    """No shortcut passes over what a subclass or a hook on one of its parts does."""
+    torch.manual_seed(0)
+    model = build(family, 3, 32, 2, 5, residual="scaled")
+    feat = torch.randn(graph.num_nodes(), 3)
+    conv = model.convs[2]
+
+    class Twice(type(conv)):  # type: ignore[misc]
+        def transform(self, *args: Any) -> Tensor:
+            return 2 * super().transform(*args)
+
+    conv.__class__ = Twice
+    scores = model(graph, feat)
+    conv.__class__ = Twice.__base__
+    assert not torch.allclose(model(graph, feat), scores)
+    conv.register_forward_hook(lambda module, inputs, out: 2 * out)
+    torch.testing.assert_close(model(graph, feat), scores)
+
+
+def test_hooks_on_the_linear_layers_of_gin_are_called(graph: DGLGraph) -> None:
+    model = build("gin", 3, 8, 2, 5)
+    calls = []
+    for conv in model.convs:
+        conv.mlp[-1].register_forward_hook(lambda *_: calls.append(1))
+    model(graph, torch.randn(graph.num_nodes(), 3))
+    assert len(calls) == 5
