@@ -99,7 +99,7 @@ def _plot(plot: Axes, axis: str, points: list[dict[str, Any]], quantity: str) ->
     scale = 1e-9 if quantity == "bytes" else 1.0
     for name, color in NAMES.items():
         x, y = line(points, quantity, name)
-        label = f"{name}: exponent {slope(points, quantity, name):.2f}"
+        label = f"{name.partition(',')[0]}: exponent {slope(points, quantity, name):.2f}"
         plot.plot(x, scale * y, "o-", color=color, label=label)
         if name == "ResGCN":
             linear = scale * y[-1] * x / x[-1]
@@ -110,4 +110,5 @@ def _plot(plot: Axes, axis: str, points: list[dict[str, Any]], quantity: str) ->
     plot.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     plot.minorticks_off()
     plot.grid(color="0.9")
-    plot.legend(fontsize=9)
+    plot.set_ylim(bottom=plot.get_ylim()[0] / 3)  # room for the legend
+    plot.legend(fontsize=8, loc="lower right")
