@@ -25,16 +25,9 @@ KINDS = {
     "optimizer": ("Optimizer.", "_fused_adam"),
     "copies and fills": ("fill_", "copy_", "empty", "zero", "clone", "contiguous", "_to_copy"),
     "elementwise": (
-        *(
-            "aten::add",
-            "aten::mul",
-            "_foreach_mul",
-            "aten::div",
-            "aten::sub",
-            "aten::pow",
-            "aten::lerp",
-        ),
+        *("aten::add", "aten::mul", "aten::div", "aten::sub", "aten::pow", "aten::lerp"),
         *("aten::relu", "clamp", "threshold_backward", "aten::sum", "softmax", "nll_loss"),
+        "_foreach_mul",
     ),
 }
 """Beginnings or parts of the names of what PyTorch records; all else is calls and Python."""
