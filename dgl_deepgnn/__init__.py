@@ -8,11 +8,6 @@ from dgl_deepgnn import _environment
 __version__ = "0.1.0"
 
 if _environment.dgl_imports():
-    from dgl_deepgnn.aggregation import (
-        AggregationOperator,
-        aggregation_operator,
-        spectral_radius,
-    )
     from dgl_deepgnn.nn import (
         DeepGNN,
         ResGCN,
@@ -25,7 +20,12 @@ if _environment.dgl_imports():
         list_models,
         register_model,
     )
-    from dgl_deepgnn.schedule import interpolation_schedule
+    from dgl_deepgnn.operator.aggregation import (
+        AggregationOperator,
+        aggregation_operator,
+        spectral_radius,
+    )
+    from dgl_deepgnn.operator.schedule import interpolation_schedule
 
 _LATER = {
     "diagnose": "dgl_deepgnn.diagnostics",

@@ -25,9 +25,9 @@ from pydantic import (
 
 from dgl_deepgnn.errors import UserError
 from dgl_deepgnn.nn.body import MODELS, DeepGNN
+from dgl_deepgnn.operator.schedule import interpolation_schedule
 from dgl_deepgnn.options import checked_option
 from dgl_deepgnn.registry import did_you_mean, load_plugins
-from dgl_deepgnn.schedule import interpolation_schedule
 
 __all__ = ["Recipe", "RecipeError", "json_schema", "list_recipes", "load_recipe"]
 

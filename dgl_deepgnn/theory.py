@@ -17,8 +17,8 @@ import torch
 from dgl import DGLError, DGLGraph
 from torch import Tensor
 
-from dgl_deepgnn.aggregation import Norm, aggregation_operator
-from dgl_deepgnn.schedule import interpolation_schedule, without_ends
+from dgl_deepgnn.operator.aggregation import Norm, aggregation_operator
+from dgl_deepgnn.operator.schedule import interpolation_schedule, without_ends
 
 __all__ = ["FAMILIES", "Family", "Prediction", "kappa", "kappa_derivative", "predict"]
 

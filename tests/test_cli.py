@@ -15,7 +15,8 @@ import torch
 import yaml
 
 import dgl_deepgnn
-from dgl_deepgnn import __main__, cli
+from dgl_deepgnn import __main__
+from dgl_deepgnn.cli import commands as cli
 from dgl_deepgnn.recipe import json_schema, list_recipes, load_recipe
 
 SMALL = {

@@ -13,7 +13,7 @@ from benchmarks.cost.bound import PRODUCTS, BareProducts
 from benchmarks.cost.graphs import CLASSES, Problem
 from benchmarks.cost.stacks import WIDTH, dgl_stack, pyg_stack
 from dgl_deepgnn import create_model
-from dgl_deepgnn.sparse import to_sparse
+from dgl_deepgnn.operator.sparse import to_sparse
 
 __all__ = [
     "BOUNDS",

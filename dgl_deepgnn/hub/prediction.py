@@ -16,10 +16,10 @@ from torch import Tensor
 
 from dgl_deepgnn.data import apply_scaling
 from dgl_deepgnn.errors import UserError
+from dgl_deepgnn.files import write_text
 from dgl_deepgnn.hub.config import has_self_loops
 from dgl_deepgnn.hub.load import from_pretrained
 from dgl_deepgnn.nn import DeepGNN
-from dgl_deepgnn.training.files import write_text
 from dgl_deepgnn.wording import counted
 
 __all__ = ["predict"]

@@ -17,6 +17,7 @@ from torch import Tensor
 
 import dgl_deepgnn
 from dgl_deepgnn.data import TaskData, load_data
+from dgl_deepgnn.files import load_tensors, save_tensors, write_json, write_text
 from dgl_deepgnn.hub.card import model_card
 from dgl_deepgnn.hub.config import (
     Config,
@@ -34,7 +35,6 @@ from dgl_deepgnn.hub.store import INDEX, OLD, FolderZoo, open_zoo
 from dgl_deepgnn.recipe import Recipe, list_recipes, load_recipe
 from dgl_deepgnn.speedup.report import PRINCIPLED
 from dgl_deepgnn.training import RunFolder
-from dgl_deepgnn.training.files import load_tensors, save_tensors, write_json, write_text
 from dgl_deepgnn.training.run import summarize
 
 __all__ = ["publish"]

@@ -14,10 +14,10 @@ from typing import Protocol
 import pooch
 from filelock import FileLock
 
+from dgl_deepgnn.files import write_bytes, write_text
 from dgl_deepgnn.hub.errors import ZooError
 from dgl_deepgnn.hub.index import Entry, FileFacts, Index, check_file
 from dgl_deepgnn.hub.transfer import CheckedDownload, explained
-from dgl_deepgnn.training.files import write_bytes, write_text
 
 __all__ = ["FolderZoo", "RemoteZoo", "Zoo", "open_zoo"]
 

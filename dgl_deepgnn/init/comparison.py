@@ -12,7 +12,6 @@ import torch
 from dgl import DGLError, DGLGraph
 from torch import Tensor, nn
 
-from dgl_deepgnn.aggregation import aggregation_operator
 from dgl_deepgnn.init.hooks import (
     GraphContext,
     LinearMap,
@@ -21,6 +20,7 @@ from dgl_deepgnn.init.hooks import (
     fixup_branch,
 )
 from dgl_deepgnn.init.schemes import critical_std, draw
+from dgl_deepgnn.operator.aggregation import aggregation_operator
 
 __all__ = ["fixup_", "lsuv_", "rezero_", "virgo_"]
 

@@ -10,7 +10,6 @@ import torch
 from dgl.nn import GATConv, GATv2Conv, GINConv, GraphConv, SAGEConv
 from torch import nn
 
-from dgl_deepgnn.aggregation import Norm, spectral_radius
 from dgl_deepgnn.init.hooks import (
     GraphContext,
     LinearMap,
@@ -20,6 +19,7 @@ from dgl_deepgnn.init.hooks import (
     multiply_radius,
     register_initializer,
 )
+from dgl_deepgnn.operator.aggregation import Norm, spectral_radius
 
 _GAIN = nn.init.calculate_gain("relu")  # all of these but GraphConv draw their weights with it
 

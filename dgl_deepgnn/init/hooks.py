@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from dgl import DGLError, DGLGraph
 from torch import Tensor, nn
 
-from dgl_deepgnn.aggregation import Norm, spectral_radius
+from dgl_deepgnn.operator.aggregation import Norm, spectral_radius
 from dgl_deepgnn.registry import load_plugins
 
 __all__ = [

@@ -11,7 +11,6 @@ import torch
 from dgl import DGLError, DGLGraph
 from torch import Tensor, nn
 
-from dgl_deepgnn.aggregation import AggregationOperator
 from dgl_deepgnn.init import SCHEMES
 from dgl_deepgnn.init.hooks import (
     GraphContext,
@@ -24,8 +23,9 @@ from dgl_deepgnn.nn.checkpoint import run_checkpointed
 from dgl_deepgnn.nn.conv import ResidualConv, is_hooked
 from dgl_deepgnn.nn.dropout import Dropout
 from dgl_deepgnn.nn.heads import EdgeHead, GraphHead
+from dgl_deepgnn.operator.aggregation import AggregationOperator
+from dgl_deepgnn.operator.schedule import interpolation_schedule, without_ends
 from dgl_deepgnn.registry import Registry, load_plugins
-from dgl_deepgnn.schedule import interpolation_schedule, without_ends
 
 __all__ = [
     "HEADS",

@@ -8,9 +8,9 @@ import torch
 from dgl import DGLError, DGLGraph
 from torch import Tensor, nn
 
-from dgl_deepgnn.aggregation import NORMS, AggregationOperator, Norm, aggregation_operator
 from dgl_deepgnn.init import SCHEMES
 from dgl_deepgnn.init.hooks import GraphContext
+from dgl_deepgnn.operator.aggregation import NORMS, AggregationOperator, Norm, aggregation_operator
 
 __all__ = ["Features", "ResidualConv", "is_hooked", "is_plain_call", "undivided_radius"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from dgl_deepgnn.sparse import with_values
+from dgl_deepgnn.operator.sparse import with_values
 
 __all__ = ["Dropout"]
 

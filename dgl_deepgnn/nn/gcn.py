@@ -9,10 +9,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from dgl_deepgnn.aggregation import AggregationOperator, Norm
 from dgl_deepgnn.init.hooks import GraphContext, LinearMap, Stage, register_initializer
 from dgl_deepgnn.nn.body import DeepGNN, register_model
 from dgl_deepgnn.nn.conv import ResidualConv, is_hooked, is_plain_call, undivided_radius
+from dgl_deepgnn.nn.residual_step import ResidualConnections, add_in_turn
+from dgl_deepgnn.operator.aggregation import AggregationOperator, Norm
 
 __all__ = ["ResGCN", "ResGraphConv"]
 
@@ -83,8 +84,8 @@ class ResGraphConv(ResidualConv):
             return super().add_in_turn(convs, operator, x, scale)
         parameters = tuple(cast(Tensor, p) for conv in convs for p in (conv.weight, conv.bias))
         if torch.is_grad_enabled():
-            return _ResidualConnections.apply(x, scale, operator, *parameters)
-        return _add_in_turn(x, scale, operator, parameters)
+            return ResidualConnections.apply(x, scale, operator, *parameters)
+        return add_in_turn(x, scale, operator, parameters)
 
     def beside_skip(
         self, operator: AggregationOperator, feat: Tensor, x: Tensor, scale: float, skip: float
@@ -95,73 +96,6 @@ class ResGraphConv(ResidualConv):
         mixed = torch.addmm(x, feat, self.weight, beta=skip, alpha=scale)
         out = self.aggregate(operator, mixed, mixed)
         return out if self.bias is None else torch.add(out, self.bias, alpha=scale)
-
-
-def _add_in_turn(
-    x: Tensor,
-    scale: float,
-    operator: AggregationOperator,
-    parameters: tuple[Tensor, ...],
-    inputs: list[Tensor] | None = None,
-) -> Tensor:
-    """``x + scale * (A relu(x) W + b)`` in turn; the relu(x) are appended to `inputs`."""
-    matrix, _ = operator.matrices(x.device, x.dtype)
-    x = x.clone()
-    for weight, bias in zip(parameters[::2], parameters[1::2], strict=True):
-        feat = torch.relu(x)
-        x.addmm_(matrix @ feat, weight, alpha=scale).add_(bias, alpha=scale)
-        if inputs is not None:
-            inputs.append(feat)
-    return x
-
-
-class _ResidualConnections(torch.autograd.Function):
-    """The same with few passes over memory in the backward pass, too.
-
-    Autograd would keep two matrices of features a layer; this keeps one, and adds in place: that
-    also leaves no holes of freed memory between those that are kept.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, scale: float, operator: AggregationOperator, *parameters: Tensor
-    ) -> Tensor:
-        inputs: list[Tensor] = []
-        out = _add_in_turn(x, scale, operator, parameters, inputs)
-        ctx.save_for_backward(x, *inputs[1:], *parameters)  # x is kept anyway, relu(x) is not
-        ctx.scale, ctx.operator = scale, operator
-        return out
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Any:
-        scale, operator, saved = ctx.scale, ctx.operator, ctx.saved_tensors
-        (x, *inputs), parameters = saved[: len(saved) // 3], saved[len(saved) // 3 :]
-        if torch.is_grad_enabled():  # a second derivative is asked for: leave it to autograd
-            return _differentiable_gradients(ctx, x, parameters, grads[0])
-        _, transpose = operator.matrices(x.device, x.dtype)
-        grad, grad_feat = x.new_empty(x.shape).copy_(grads[0]), torch.empty_like(x)
-        ones = x.new_ones(1, len(x))
-        weights = torch._foreach_mul(parameters[::2], scale)
-        grad_parameters: list[Tensor] = []
-        for feat, weight in zip(reversed([torch.relu(x), *inputs]), reversed(weights), strict=True):
-            aggregated = transpose @ grad
-            grad_parameters += [torch.mm(ones, grad)[0], torch.mm(feat.T, aggregated)]
-            torch.mm(aggregated, weight.T, out=grad_feat)
-            torch.ops.aten.threshold_backward.grad_input(grad_feat, feat, 0, grad_input=grad_feat)
-            grad.add_(grad_feat)
-        torch._foreach_mul_(grad_parameters, scale)
-        return grad, None, None, *reversed(grad_parameters)
-
-
-def _differentiable_gradients(ctx: Any, x: Tensor, parameters: list[Tensor], grad: Tensor) -> Any:
-    out = x
-    for weight, bias in zip(parameters[::2], parameters[1::2], strict=True):
-        product = ctx.operator @ torch.mm(torch.relu(out), weight)
-        out = out + ctx.scale * (product + bias)
-    wanted = [t for t in (x, *parameters) if t.requires_grad]
-    gradients = iter(torch.autograd.grad(out, wanted, grad, create_graph=True))
-    first, *others = (next(gradients) if t.requires_grad else None for t in (x, *parameters))
-    return first, None, None, *others
 
 
 @register_initializer(ResGraphConv)

@@ -10,7 +10,6 @@ import torch
 from dgl import DGLError
 from torch import Tensor, nn
 
-from dgl_deepgnn.aggregation import AggregationOperator, Norm
 from dgl_deepgnn.init.hooks import (
     GraphContext,
     Stage,
@@ -20,6 +19,7 @@ from dgl_deepgnn.init.hooks import (
 )
 from dgl_deepgnn.nn.body import DeepGNN, register_model
 from dgl_deepgnn.nn.conv import ResidualConv, is_hooked, is_plain_call, undivided_radius
+from dgl_deepgnn.operator.aggregation import AggregationOperator, Norm
 
 __all__ = ["ResGIN", "ResGINConv"]
 

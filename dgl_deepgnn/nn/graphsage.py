@@ -9,10 +9,10 @@ import torch
 from dgl import DGLError
 from torch import Tensor, nn
 
-from dgl_deepgnn.aggregation import AggregationOperator, Norm
 from dgl_deepgnn.init.hooks import GraphContext, LinearMap, Stage, register_initializer
 from dgl_deepgnn.nn.body import DeepGNN, register_model
 from dgl_deepgnn.nn.conv import ResidualConv, undivided_radius
+from dgl_deepgnn.operator.aggregation import AggregationOperator, Norm
 
 __all__ = ["ResGraphSAGE", "ResSAGEConv"]
 

@@ -19,9 +19,9 @@ from tqdm import tqdm
 
 from dgl_deepgnn.data import TaskData, load_data, main_metric
 from dgl_deepgnn.errors import UserError
+from dgl_deepgnn.files import write_json, write_text
 from dgl_deepgnn.recipe import Recipe, load_recipe
 from dgl_deepgnn.speedup.report import PRINCIPLED, STOCK, USUAL, plot_speedup, speedup_csv
-from dgl_deepgnn.training.files import write_json, write_text
 from dgl_deepgnn.training.run import RunFolder, new_folder
 from dgl_deepgnn.training.trainer import DivergenceError, Step, Trainer, find_device
 

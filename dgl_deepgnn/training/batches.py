@@ -15,10 +15,10 @@ import torch
 from dgl import DGLError
 from torch import Tensor
 
-from dgl_deepgnn.aggregation import AggregationOperator, concatenated_ranges
 from dgl_deepgnn.data import TaskData
 from dgl_deepgnn.nn import DeepGNN
-from dgl_deepgnn.sparse import to_sparse
+from dgl_deepgnn.operator.aggregation import AggregationOperator, concatenated_ranges
+from dgl_deepgnn.operator.sparse import to_sparse
 from dgl_deepgnn.wording import counted
 
 __all__ = ["Batch", "Batches"]

@@ -20,8 +20,8 @@ from tqdm import tqdm
 import dgl_deepgnn
 from dgl_deepgnn.data import TaskData, load_data, main_metric
 from dgl_deepgnn.errors import UserError
+from dgl_deepgnn.files import load_tensors, save_tensors, write_json, write_text
 from dgl_deepgnn.recipe import Recipe, load_recipe
-from dgl_deepgnn.training.files import load_tensors, save_tensors, write_json, write_text
 from dgl_deepgnn.training.plot import plot_losses
 from dgl_deepgnn.training.trainer import Step, Trainer, find_device, is_better
 

@@ -10,7 +10,7 @@ import torch
 import typer
 from typer.testing import CliRunner
 
-from dgl_deepgnn.cli_hub import add_commands
+from dgl_deepgnn.cli.zoo import add_commands
 from dgl_deepgnn.data import load_data
 from dgl_deepgnn.hub import ZooError
 

@@ -10,9 +10,9 @@ from dgl import DGLError
 
 from dgl_deepgnn import ResGCN, ResGIN, create_model
 from dgl_deepgnn.data import load_data
+from dgl_deepgnn.files import load_tensors
 from dgl_deepgnn.hub import ZooError, from_pretrained, list_pretrained
 from dgl_deepgnn.training import RunFolder, Trainer
-from dgl_deepgnn.training.files import load_tensors
 
 NAME = "tiny.karate"
 

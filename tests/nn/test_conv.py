@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dgl_deepgnn import ResGINConv, ResGraphConv, ResSAGEConv, spectral_radius
 from dgl_deepgnn.nn import ResidualConv
-from dgl_deepgnn.sparse import to_sparse
+from dgl_deepgnn.operator.sparse import to_sparse
 
 ConvClass = Callable[..., ResidualConv]
 CONVS = [ResGraphConv, ResSAGEConv, ResGINConv]

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from dgl_deepgnn.nn.dropout import Dropout
-from dgl_deepgnn.sparse import to_sparse
+from dgl_deepgnn.operator.sparse import to_sparse
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.93])

@@ -19,11 +19,12 @@ import torch
 from safetensors.torch import load_file
 
 import dgl_deepgnn
+from dgl_deepgnn import files
 from dgl_deepgnn.data import TaskData, load_data
 from dgl_deepgnn.errors import UserError
 from dgl_deepgnn.nn import create_model
 from dgl_deepgnn.recipe import Recipe, load_recipe
-from dgl_deepgnn.training import DivergenceError, files, run
+from dgl_deepgnn.training import DivergenceError, run
 from dgl_deepgnn.training.run import RunFolder, new_folder, summarize, train
 
 

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dgl_deepgnn import spectral_radius
-from dgl_deepgnn.aggregation import NORMS
-from dgl_deepgnn.spectral import block_spectral_radii
+from dgl_deepgnn.operator.aggregation import NORMS
+from dgl_deepgnn.operator.spectral import block_spectral_radii
 
 
 def dense_radius(matrix: np.ndarray) -> float:

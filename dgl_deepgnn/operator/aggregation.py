@@ -12,8 +12,8 @@ import torch
 from dgl import DGLError, DGLGraph
 from torch import Tensor
 
-from dgl_deepgnn.sparse import SparseMatrix, SparseProduct
-from dgl_deepgnn.spectral import block_spectral_radii
+from dgl_deepgnn.operator.sparse import SparseMatrix, SparseProduct
+from dgl_deepgnn.operator.spectral import block_spectral_radii
 
 __all__ = [
     "NORMS",

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dgl_deepgnn.training.files import load_tensors, save_tensors, write_json, write_text
+from dgl_deepgnn.files import load_tensors, save_tensors, write_json, write_text
 
 
 class Crash(BaseException):

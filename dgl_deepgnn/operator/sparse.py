@@ -41,7 +41,8 @@ class SparseMatrix:
     def __matmul__(self, feat: Tensor) -> Tensor:
         if feat.is_cuda:
             return self._csr @ feat
-        if feat.dtype == torch.float64:
+        # The embedding bag has no double precision, and refuses rows of no width now and then.
+        if feat.dtype == torch.float64 or feat.shape[1] == 0:
             return torch.sparse.mm(self._csr, feat, "sum")
         # A weighted sum of rows is an embedding bag, PyTorch's fastest kernel for it on a
         # CPU: see the bare products in benchmarks/README.md.

@@ -14,15 +14,15 @@ import dgl
 import typer
 from dgl import DGLError
 
-from dgl_deepgnn.cli_hub import add_commands
+from dgl_deepgnn.cli.zoo import add_commands
 from dgl_deepgnn.data import load_data
 from dgl_deepgnn.diagnostics import diagnose
 from dgl_deepgnn.errors import UserError
+from dgl_deepgnn.files import write_json
 from dgl_deepgnn.recipe import Recipe, json_schema, list_recipes, load_recipe
 from dgl_deepgnn.speedup import measure_speedup
 from dgl_deepgnn.speedup.report import describe_speedup
 from dgl_deepgnn.training import RunFolder, build_model, train
-from dgl_deepgnn.training.files import write_json
 from dgl_deepgnn.training.run import make_folder, new_folder
 from dgl_deepgnn.wording import counted
 

@@ -1,0 +1,5 @@
+"""The command line, ``dgl-deepgnn``."""
+
+from dgl_deepgnn.cli.commands import app, run
+
+__all__ = ["app", "run"]

@@ -1,0 +1,1 @@
+"""Graph to aggregation operator: normalization, spectral radius, sparse products, schedules."""
