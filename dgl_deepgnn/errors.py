@@ -1,6 +1,8 @@
-"""The error that means: a person can mend this."""
+"""The errors that mean: a person can mend this."""
 
-__all__ = ["UserError"]
+from dgl import DGLError
+
+__all__ = ["DGLError", "UserError"]
 
 
 class UserError(ValueError):

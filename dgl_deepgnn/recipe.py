@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from dgl import DGLError
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -23,7 +22,7 @@ from pydantic import (
     model_validator,
 )
 
-from dgl_deepgnn.errors import UserError
+from dgl_deepgnn.errors import DGLError, UserError
 from dgl_deepgnn.nn.body import MODELS, DeepGNN
 from dgl_deepgnn.operator.schedule import interpolation_schedule
 from dgl_deepgnn.options import checked_option

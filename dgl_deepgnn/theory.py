@@ -14,9 +14,10 @@ from typing import Literal
 import numpy as np
 import scipy.sparse as sp
 import torch
-from dgl import DGLError, DGLGraph
+from dgl import DGLGraph
 from torch import Tensor
 
+from dgl_deepgnn.errors import DGLError
 from dgl_deepgnn.operator.aggregation import Norm, aggregation_operator
 from dgl_deepgnn.operator.schedule import interpolation_schedule, without_ends
 

@@ -12,12 +12,11 @@ from typing import Annotated, Any
 
 import dgl
 import typer
-from dgl import DGLError
 
 from dgl_deepgnn.cli.zoo import add_commands
 from dgl_deepgnn.data import load_data
 from dgl_deepgnn.diagnostics import diagnose
-from dgl_deepgnn.errors import UserError
+from dgl_deepgnn.errors import DGLError, UserError
 from dgl_deepgnn.files import write_json
 from dgl_deepgnn.recipe import Recipe, json_schema, list_recipes, load_recipe
 from dgl_deepgnn.speedup import measure_speedup

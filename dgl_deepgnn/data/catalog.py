@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import dgl.data
-from dgl import DGLError
 
 from dgl_deepgnn.data.task_data import TaskData
 from dgl_deepgnn.data.transforms import FEATURE_TRANSFORMS, transform_features
+from dgl_deepgnn.errors import DGLError
 from dgl_deepgnn.options import checked_option
 from dgl_deepgnn.registry import Registry, did_you_mean, load_plugins
 

@@ -17,13 +17,13 @@ import dgl.data
 import numpy as np
 import requests
 import torch
-from dgl import DGLError
 from dgl.data.utils import download, get_download_dir
 
 from dgl_deepgnn.data.catalog import is_dgl_class, register_dataset
 from dgl_deepgnn.data.from_graphs import collect, task_from_graphs
 from dgl_deepgnn.data.task_data import Level, Target, TaskData
 from dgl_deepgnn.data.transforms import k_fold, one_hot, undirected
+from dgl_deepgnn.errors import DGLError
 from dgl_deepgnn.options import Seed
 from dgl_deepgnn.registry import did_you_mean
 

@@ -6,12 +6,12 @@ import dgl
 import networkx
 import numpy as np
 import torch
-from dgl import DGLError
 from numpy.typing import NDArray
 
 from dgl_deepgnn.data.catalog import register_dataset
 from dgl_deepgnn.data.task_data import TaskData
 from dgl_deepgnn.data.transforms import masks_from_indices, split_items, undirected
+from dgl_deepgnn.errors import DGLError
 from dgl_deepgnn.options import Seed
 
 __all__ = ["csbm", "digits", "digits_grid", "karate"]

@@ -7,7 +7,6 @@ from typing import Any
 
 import dgl
 import torch
-from dgl import DGLError
 from torch import Tensor
 
 from dgl_deepgnn.data.task_data import PARTS, Level, Split, Target, TaskData
@@ -19,6 +18,7 @@ from dgl_deepgnn.data.transforms import (
     split_items,
     undirected,
 )
+from dgl_deepgnn.errors import DGLError
 
 __all__ = ["collect", "task_from_graphs"]
 

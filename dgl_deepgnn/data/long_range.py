@@ -8,13 +8,13 @@ from collections.abc import Sequence
 import dgl
 import numpy as np
 import torch
-from dgl import DGLError
 from numpy.typing import NDArray
 from scipy.sparse import csgraph, csr_matrix
 
 from dgl_deepgnn.data.catalog import register_dataset
 from dgl_deepgnn.data.task_data import TaskData
 from dgl_deepgnn.data.transforms import deal_graphs, deal_parts, undirected
+from dgl_deepgnn.errors import DGLError
 from dgl_deepgnn.options import Seed
 
 __all__ = ["depth_bounds", "hops_to_nearest", "long_range", "random_tree"]

@@ -8,11 +8,11 @@ from functools import partial
 from typing import Any
 
 import torch
-from dgl import DGLError
 from torch import Tensor
 from torch.nn import functional as F
 
 from dgl_deepgnn.data.task_data import Target
+from dgl_deepgnn.errors import DGLError
 
 __all__ = ["class_weights", "evaluate_metrics", "loss_function", "main_metric"]
 

@@ -10,9 +10,9 @@ from typing import Any, Literal, NoReturn, get_args
 
 import dgl
 import torch
-from dgl import DGLError
 from torch import Tensor
 
+from dgl_deepgnn.errors import DGLError
 from dgl_deepgnn.wording import counted
 
 __all__ = ["Level", "Split", "Target", "TaskData"]

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from dgl import DGLError
 
 from dgl_deepgnn.data.catalog import register_dataset
 from dgl_deepgnn.data.hits import (
@@ -21,6 +20,7 @@ from dgl_deepgnn.data.hits import (
     wrap_angle,
 )
 from dgl_deepgnn.data.task_data import TaskData
+from dgl_deepgnn.errors import DGLError
 
 __all__ = ["trackml"]
 

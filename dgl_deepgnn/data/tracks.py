@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from dgl import DGLError
 from numpy.typing import NDArray
 
 from dgl_deepgnn.data.catalog import register_dataset
@@ -21,6 +20,7 @@ from dgl_deepgnn.data.hits import (
 )
 from dgl_deepgnn.data.task_data import TaskData
 from dgl_deepgnn.data.transforms import deal_parts
+from dgl_deepgnn.errors import DGLError
 from dgl_deepgnn.options import Seed
 
 __all__ = ["Crossings", "bending_radius", "helix_crossings", "tracks"]

@@ -7,11 +7,11 @@ from typing import Any
 import dgl
 import numpy as np
 import torch
-from dgl import DGLError
 from numpy.typing import NDArray
 from torch import Tensor
 
 from dgl_deepgnn.data.task_data import PARTS, Split, TaskData
+from dgl_deepgnn.errors import DGLError
 from dgl_deepgnn.wording import counted
 
 __all__ = [

@@ -11,11 +11,11 @@ from typing import Any
 
 import dgl
 import dgl.data
-from dgl import DGLError
 
 from dgl_deepgnn.data.catalog import register_dataset
 from dgl_deepgnn.data.from_graphs import collect, task_from_graphs
 from dgl_deepgnn.data.task_data import Level, Target, TaskData
+from dgl_deepgnn.errors import DGLError
 from dgl_deepgnn.options import Seed
 
 __all__ = ["csv", "file", "python"]

@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from dgl import DGLError, DGLGraph
+from dgl import DGLGraph
 from torch import Tensor, nn
 
 from dgl_deepgnn.diagnostics.verdicts import Verdict, judge, number
+from dgl_deepgnn.errors import DGLError
 from dgl_deepgnn.nn import DeepGNN, ResGINConv, ResGraphConv, ResidualConv, ResSAGEConv
 from dgl_deepgnn.theory import Family, Prediction, predict
 from dgl_deepgnn.wording import counted

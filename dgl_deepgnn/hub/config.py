@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from dgl import DGLError, DGLGraph
+from dgl import DGLGraph
 from pydantic import BaseModel, ConfigDict
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from dgl_deepgnn.data.task_data import Level, Target
-from dgl_deepgnn.errors import UserError
+from dgl_deepgnn.errors import DGLError, UserError
 from dgl_deepgnn.hub.errors import ZooError
 from dgl_deepgnn.hub.index import FORMAT, Component, parse_json
 from dgl_deepgnn.nn import MODELS, DeepGNN, create_model

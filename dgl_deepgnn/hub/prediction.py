@@ -11,11 +11,11 @@ from typing import Any
 
 import dgl
 import torch
-from dgl import DGLError, DGLGraph
+from dgl import DGLGraph
 from torch import Tensor
 
 from dgl_deepgnn.data import apply_scaling
-from dgl_deepgnn.errors import UserError
+from dgl_deepgnn.errors import DGLError, UserError
 from dgl_deepgnn.files import write_text
 from dgl_deepgnn.hub.config import has_self_loops
 from dgl_deepgnn.hub.load import from_pretrained

@@ -9,9 +9,10 @@ from typing import Any, TypeVar
 
 import dgl
 import torch
-from dgl import DGLError, DGLGraph
+from dgl import DGLGraph
 from torch import Tensor, nn
 
+from dgl_deepgnn.errors import DGLError
 from dgl_deepgnn.init.hooks import (
     GraphContext,
     LinearMap,

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from dgl import DGLError, DGLGraph
+from dgl import DGLGraph
 from torch import Tensor, nn
 
+from dgl_deepgnn.errors import DGLError
 from dgl_deepgnn.operator.aggregation import Norm, spectral_radius
 from dgl_deepgnn.registry import load_plugins
 

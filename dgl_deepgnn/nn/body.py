@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
 import torch
-from dgl import DGLError, DGLGraph
+from dgl import DGLGraph
 from torch import Tensor, nn
 
+from dgl_deepgnn.errors import DGLError
 from dgl_deepgnn.init import SCHEMES
 from dgl_deepgnn.init.hooks import (
     GraphContext,

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from dgl import DGLError, DGLGraph
+from dgl import DGLGraph
 from torch import Tensor, nn
 
+from dgl_deepgnn.errors import DGLError
 from dgl_deepgnn.init import SCHEMES
 from dgl_deepgnn.init.hooks import GraphContext
 from dgl_deepgnn.operator.aggregation import NORMS, AggregationOperator, Norm, aggregation_operator

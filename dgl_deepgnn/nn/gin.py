@@ -7,9 +7,9 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from dgl import DGLError
 from torch import Tensor, nn
 
+from dgl_deepgnn.errors import DGLError
 from dgl_deepgnn.init.hooks import (
     GraphContext,
     Stage,

@@ -6,9 +6,9 @@ from functools import partial
 from typing import Any, Literal
 
 import torch
-from dgl import DGLError
 from torch import Tensor, nn
 
+from dgl_deepgnn.errors import DGLError
 from dgl_deepgnn.init.hooks import GraphContext, LinearMap, Stage, register_initializer
 from dgl_deepgnn.nn.body import DeepGNN, register_model
 from dgl_deepgnn.nn.conv import ResidualConv, undivided_radius

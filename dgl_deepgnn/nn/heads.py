@@ -5,8 +5,10 @@ from __future__ import annotations
 import dgl
 import torch
 import torch.nn.functional as F
-from dgl import DGLError, DGLGraph
+from dgl import DGLGraph
 from torch import Tensor, nn
+
+from dgl_deepgnn.errors import DGLError
 
 __all__ = ["READOUTS", "EdgeHead", "GraphHead"]
 

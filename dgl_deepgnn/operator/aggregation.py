@@ -9,9 +9,10 @@ import dgl
 import numpy as np
 import scipy.sparse as sp
 import torch
-from dgl import DGLError, DGLGraph
+from dgl import DGLGraph
 from torch import Tensor
 
+from dgl_deepgnn.errors import DGLError
 from dgl_deepgnn.operator.sparse import SparseMatrix, SparseProduct
 from dgl_deepgnn.operator.spectral import block_spectral_radii
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dgl import DGLError
+from dgl_deepgnn.errors import DGLError
 
 __all__ = ["interpolation_schedule", "without_ends"]
 

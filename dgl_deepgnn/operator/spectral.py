@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import scipy.sparse as sp
-from dgl import DGLError
 from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import ArpackError, eigs, eigsh, splu
+
+from dgl_deepgnn.errors import DGLError
 
 __all__ = ["block_spectral_radii"]
 

@@ -13,12 +13,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from dgl import DGLError
 from torch import Tensor
 from tqdm import tqdm
 
 from dgl_deepgnn.data import TaskData, load_data, main_metric
-from dgl_deepgnn.errors import UserError
+from dgl_deepgnn.errors import DGLError, UserError
 from dgl_deepgnn.files import write_json, write_text
 from dgl_deepgnn.recipe import Recipe, load_recipe
 from dgl_deepgnn.speedup.report import PRINCIPLED, STOCK, USUAL, plot_speedup, speedup_csv

@@ -12,10 +12,10 @@ from typing import Any
 import dgl
 import numpy as np
 import torch
-from dgl import DGLError
 from torch import Tensor
 
 from dgl_deepgnn.data import TaskData
+from dgl_deepgnn.errors import DGLError
 from dgl_deepgnn.nn import DeepGNN
 from dgl_deepgnn.operator.aggregation import AggregationOperator, concatenated_ranges
 from dgl_deepgnn.operator.sparse import to_sparse

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from dgl import DGLError
 from torch import Tensor, nn
 
 from dgl_deepgnn.data import (
@@ -19,7 +18,7 @@ from dgl_deepgnn.data import (
     loss_function,
     main_metric,
 )
-from dgl_deepgnn.errors import UserError
+from dgl_deepgnn.errors import DGLError, UserError
 from dgl_deepgnn.nn import DeepGNN, create_model
 from dgl_deepgnn.recipe import ModelSection, OptimizerSection, Recipe
 from dgl_deepgnn.training.batches import Batch, Batches
