@@ -1,4 +1,4 @@
-# `make train` and `make test` do all the set-up: they need Python 3.10 or 3.11 and a package index.
+# `make train` and `make test` do all the set-up: they need Python 3.11 or 3.12 and a package index.
 PYTHON ?= python3
 BIN := .venv/bin
 # A busy second core makes spinning OpenMP threads far slower than sleeping ones.

@@ -6,15 +6,20 @@ Imports nothing but the standard library, so that it works where DGL does not.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import platform
 import sys
 import warnings
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 __all__ = ["dgl_imports", "dgl_problem", "doctor"]
 
-REPAIR = f"{sys.executable} -m pip install 'dgl==1.1.3' 'torch==2.13.0' packaging"
+_DGL = "1.1.3" if sys.version_info < (3, 12) else "2.1.0"
+REPAIR = f"{sys.executable} -m pip install 'dgl=={_DGL}' 'torch==2.13.0' packaging"
+GRAPHBOLT = "dgl.graphbolt"
 PACKAGES = (
     "dgl",
     "torch",
@@ -34,8 +39,58 @@ PACKAGES = (
 _MODULES = {"scikit-learn": "sklearn", "pyyaml": "yaml"}
 
 
+class GraphBoltStandIn(ModuleType):
+    """In place of ``dgl.graphbolt``, which has no compiled part for this torch.
+
+    DGL 2 imports GraphBolt whether or not it is used, and stops where its library for exactly
+    this torch is missing. Everything else in DGL works without it: its names are classes that
+    have no instances.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(GRAPHBOLT, GraphBoltStandIn.__doc__)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+        def refuse(*args: object, **kwargs: object) -> None:
+            raise ImportError(
+                f"dgl.graphbolt.{name} is not to be had: DGL {_version('dgl')} has no compiled "
+                f"GraphBolt for torch {_version('torch')}. The rest of DGL works."
+            )
+
+        return type(name, (), {"__new__": refuse, "__module__": GRAPHBOLT})
+
+
+def stand_in_for_graphbolt() -> None:
+    """Let DGL 2 import beside a torch that its GraphBolt was not compiled for.
+
+    Does nothing where GraphBolt's library is there, DGL has no GraphBolt, or DGL is imported
+    already. An import of DGL that failed before may be tried again.
+    """
+    if "dgl" not in sys.modules and _why_no_graphbolt():
+        sys.modules[GRAPHBOLT] = GraphBoltStandIn()
+
+
+def _why_no_graphbolt() -> str:
+    """Which compiled library of GraphBolt is missing; empty if none is."""
+    try:
+        found = importlib.util.find_spec("dgl")
+    except ValueError:  # somebody's own module without a spec
+        return ""
+    if found is None or found.origin is None:
+        return ""
+    folder = Path(found.origin).parent / "graphbolt"
+    torch = _version("torch").partition("+")[0]
+    if not folder.is_dir() or any(folder.glob(f"*graphbolt_pytorch_{torch}.*")):
+        return ""
+    return f"GraphBolt of DGL {_version('dgl')} is not compiled for torch {torch}"
+
+
 def dgl_problem() -> str:
     """Why DGL cannot be imported here and which command repairs that; empty if it can."""
+    stand_in_for_graphbolt()
     reason = _why_not("dgl")
     if not reason:
         return ""
@@ -75,6 +130,7 @@ def doctor() -> tuple[str, bool]:
     system = f"{platform.system()} {platform.machine()}"
     lines = [f"dgl-deepgnn {__version__}, Python {platform.python_version()} on {system}"]
     healthy = True
+    stand_in_for_graphbolt()
     for package in PACKAGES:
         reason = _why_not(_MODULES.get(package, package))
         lines.append(f"{'ok  ' if not reason else 'FAIL'} {package} {_version(package)}")
@@ -85,6 +141,8 @@ def doctor() -> tuple[str, bool]:
                 lines.append(f"     repair: {REPAIR}")
             else:
                 lines.append(f"     repair: {sys.executable} -m pip install {package}")
+        elif package == "dgl" and isinstance(sys.modules.get(GRAPHBOLT), GraphBoltStandIn):
+            lines.append(f"     {_why_no_graphbolt()}: left out; the rest of DGL works.")
     if _why_not("torch") == "":
         torch = importlib.import_module("torch")
         gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -124,10 +182,10 @@ def _explain(reason: str) -> str:
     if "packaging" in reason:
         return "DGL imports the package 'packaging' without declaring it."
     if "No module named 'dgl'" in reason:
-        return "DGL is not installed; its wheels on PyPI end at Python 3.11."
+        return "DGL is not installed; its wheels on PyPI end at Python 3.12."
     if any(word in reason for word in ("graphbolt", "torchdata", "setuptools", "pydantic")):
         return (
-            "The DGL wheels 2.0 to 2.2 on PyPI have compiled parts for torch 2.0 to 2.2.1 only; "
-            "1.1.3 works with current torch."
+            "DGL 2 imports its part GraphBolt, which needs a library compiled for exactly this "
+            "torch and the package torchdata before 0.10."
         )
     return "This combination of DGL and torch does not work together."

@@ -11,22 +11,28 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
+import dgl
 import pytest
 
 import dgl_deepgnn
 from dgl_deepgnn import _environment
 
 ROOT = Path(__file__).parents[1]
+PIN = "dgl==1.1.3" if sys.version_info < (3, 12) else "dgl==2.1.0"
 
 GRAPHBOLT = (
     "Cannot find DGL C++ graphbolt library at /site-packages/dgl/graphbolt/libgraphbolt_pytorch.so"
 )
 BROKEN = {
-    "graphbolt": (f"raise FileNotFoundError({GRAPHBOLT!r})", GRAPHBOLT, "for torch 2.0 to 2.2.1"),
+    "graphbolt": (
+        f"raise FileNotFoundError({GRAPHBOLT!r})",
+        GRAPHBOLT,
+        "compiled for exactly this torch",
+    ),
     "torchdata": (
         "import torchdata.datapipes_that_are_gone",
         "No module named 'torchdata",
-        "for torch 2.0 to 2.2.1",
+        "compiled for exactly this torch",
     ),
     "packaging": (
         "raise ModuleNotFoundError(\"No module named 'packaging'\")",
@@ -73,7 +79,7 @@ def test_import_says_why_and_how_to_repair(broken: tuple[Path, str, str]) -> Non
     assert f"torch {version('torch')} on Python {platform.python_version()}" in message
     assert reason in message
     assert explanation in message
-    assert f"{sys.executable} -m pip install 'dgl==1.1.3'" in message
+    assert f"{sys.executable} -m pip install '{PIN}'" in message
     assert "During handling" not in result.stderr
 
 
@@ -87,7 +93,7 @@ def test_commands_end_in_one_paragraph(broken: tuple[Path, str, str]) -> None:
         assert result.stdout == ""
         assert result.stderr.startswith("dgl_deepgnn needs DGL")
         assert reason in result.stderr
-        assert "-m pip install 'dgl==1.1.3'" in result.stderr
+        assert f"-m pip install '{PIN}'" in result.stderr
         assert "Traceback" not in result.stderr
         assert "\n\n" not in result.stderr
 
@@ -113,7 +119,7 @@ def test_doctor_reports_a_broken_dgl(tmp_path: Path, start: str) -> None:
     assert result.stderr == ""
     assert "FAIL dgl" in result.stdout
     assert GRAPHBOLT in result.stdout
-    assert f"repair: {sys.executable} -m pip install 'dgl==1.1.3'" in result.stdout
+    assert f"repair: {sys.executable} -m pip install '{PIN}'" in result.stdout
     assert f"ok   torch {version('torch')}" in result.stdout
     assert result.stdout.endswith("Something does not import: see above.\n")
 
@@ -124,10 +130,63 @@ def test_doctor_needs_nothing_but_the_standard_library() -> None:
     assert result.stderr == ""
     failed = re.findall(r"^FAIL (\S+) \(not installed\)$", result.stdout, flags=re.MULTILINE)
     assert failed == list(_environment.PACKAGES)
-    assert "DGL is not installed; its wheels on PyPI end at Python 3.11." in result.stdout
+    assert "DGL is not installed; its wheels on PyPI end at Python 3.12." in result.stdout
     imported = python("-S", "-c", "import dgl_deepgnn")
     assert imported.returncode == 1
     assert "DGL (not installed) does not import" in imported.stderr
+
+
+@pytest.fixture
+def dgl_two(tmp_path: Path) -> Path:
+    """A folder with a DGL that, as DGL 2 does, stops where GraphBolt has no library."""
+    folder, real = tmp_path / "dgl", Path(dgl.__file__).parent
+    folder.mkdir()
+    for entry in real.iterdir():
+        if entry.name not in ("__init__.py", "__pycache__", "graphbolt"):
+            (folder / entry.name).symlink_to(entry)
+    code = (real / "__init__.py").read_text()
+    (folder / "__init__.py").write_text(f"{code}\nfrom . import graphbolt\n")
+    (folder / "graphbolt").mkdir()
+    (folder / "graphbolt" / "__init__.py").write_text(BROKEN["graphbolt"][0])
+    return tmp_path
+
+
+def test_graphbolt_without_a_library_is_left_out(dgl_two: Path) -> None:
+    code = """
+import dgl_deepgnn, dgl, torch
+from dgl import graphbolt
+assert not isinstance(dgl.graph(([0], [1])), graphbolt.FusedCSCSamplingGraph)
+graph = dgl.rand_graph(9, 30).add_self_loop()
+print(dgl_deepgnn.ResGCN(2, 4, 3, num_layers=2)(graph, torch.ones(9, 2)).shape)
+graphbolt.ItemSet(3)
+"""
+    result = python("-c", code, path=dgl_two)
+    assert result.stdout == "torch.Size([9, 3])\n", result.stderr
+    assert "ImportError: dgl.graphbolt.ItemSet is not to be had" in result.stderr
+    report = python("-m", "dgl_deepgnn", "doctor", path=dgl_two)
+    assert report.returncode == 0, report.stderr
+    assert "left out; the rest of DGL works" in report.stdout
+
+
+def test_graphbolt_with_a_library_stays(dgl_two: Path) -> None:
+    torch = version("torch").partition("+")[0]
+    (dgl_two / "dgl" / "graphbolt" / f"libgraphbolt_pytorch_{torch}.so").touch()
+    result = python("-c", "import dgl_deepgnn", path=dgl_two)
+    assert GRAPHBOLT in result.stderr  # it was DGL's own part that was imported
+
+
+def test_dgl_that_failed_before_imports_then(dgl_two: Path) -> None:
+    code = """
+try:
+    import torch, dgl
+except FileNotFoundError:
+    import dgl_deepgnn
+    import dgl
+graph = dgl.rand_graph(5, 9).add_self_loop()
+print(dgl.nn.GraphConv(2, 3)(graph, torch.ones(5, 2)).shape)
+"""
+    result = python("-c", code, path=dgl_two)
+    assert result.stdout == "torch.Size([5, 3])\n", result.stderr
 
 
 def test_doctor_where_all_is_well() -> None:
@@ -188,7 +247,7 @@ def test_doctor_knows_every_dependency_and_the_pinned_versions() -> None:
     lines = setup_cfg()["options"]["install_requires"].split("\n")
     required = {re.split(r"[ <>=!;]", line)[0] for line in lines if line and line[0] != "#"}
     assert set(_environment.PACKAGES) == required
-    pins = set((ROOT / "constraints.txt").read_text().split())
+    pins = set(re.findall(r"^[^;\n]+", (ROOT / "constraints.txt").read_text(), re.MULTILINE))
     assert set(re.findall(r"'(.*?)'", _environment.REPAIR)) <= pins
 
 

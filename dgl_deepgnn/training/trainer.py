@@ -273,8 +273,16 @@ def make_optimizer(section: OptimizerSection, model: DeepGNN) -> torch.optim.Opt
     if section.name == "sgd":
         return torch.optim.SGD(groups, lr=section.lr, momentum=section.momentum)
     kind = torch.optim.Adam if section.name == "adam" else torch.optim.AdamW
-    # The fused step is several times faster for the many small matrices of a deep network.
-    return kind(groups, lr=section.lr, fused=True)
+
+    def make(fused: bool) -> torch.optim.Optimizer:
+        # Copies: a constructor that fails leaves its defaults behind in the groups.
+        return kind([dict(group) for group in groups], lr=section.lr, fused=fused)
+
+    try:
+        # The fused step is several times faster for the many small matrices of a deep network.
+        return make(fused=True)
+    except RuntimeError:  # before PyTorch 2.4 on a CPU
+        return make(fused=False)
 
 
 def score(

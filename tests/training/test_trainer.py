@@ -150,6 +150,21 @@ def test_optimizer_by_name(name: str, kind: type) -> None:
         assert trainer.optimizer.param_groups[0]["momentum"] == 0.7
 
 
+def test_optimizer_where_the_fused_step_is_not_to_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    class OldAdam(torch.optim.Adam):
+        """As before PyTorch 2.4 on a CPU."""
+
+        def __init__(self, params: Any, **arguments: Any) -> None:
+            super().__init__(params, **arguments)
+            if any(group["fused"] for group in self.param_groups):
+                raise RuntimeError("`fused=True` requires all the params to be CUDA tensors.")
+
+    monkeypatch.setattr(torch.optim, "Adam", OldAdam)
+    trainer = Trainer(recipe(), KARATE, 0)
+    assert not any(group["fused"] for group in trainer.optimizer.param_groups)
+    trainer.run_epoch()
+
+
 @pytest.mark.parametrize("warmup", [0, 4])
 @pytest.mark.parametrize("name", ["none", "cosine"])
 def test_schedule(name: str, warmup: int) -> None:
