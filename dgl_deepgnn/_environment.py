@@ -88,10 +88,21 @@ def _why_no_graphbolt() -> str:
     return f"GraphBolt of DGL {_version('dgl')} is not compiled for torch {torch}"
 
 
+def _join_parts() -> None:
+    """Parts that a failed import of DGL left behind are not attributes of the new one."""
+    for name, module in sys.modules.copy().items():
+        package, _, part = name.rpartition(".")
+        parent = sys.modules.get(package) if package.partition(".")[0] == "dgl" else None
+        if parent is not None and not hasattr(parent, part):
+            setattr(parent, part, module)
+
+
 def dgl_problem() -> str:
     """Why DGL cannot be imported here and which command repairs that; empty if it can."""
     stand_in_for_graphbolt()
     reason = _why_not("dgl")
+    if not reason:
+        _join_parts()
     if not reason:
         return ""
     return (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import warnings
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,7 +29,7 @@ Zoo = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
-class Dtype(str, Enum):
+class Dtype(StrEnum):
     """How weights are stored."""
 
     fp32 = "fp32"
