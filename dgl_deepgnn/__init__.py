@@ -23,6 +23,7 @@ if _environment.dgl_imports():
     from dgl_deepgnn.operator.aggregation import (
         AggregationOperator,
         aggregation_operator,
+        growth,
         spectral_radius,
     )
     from dgl_deepgnn.operator.schedule import interpolation_schedule
@@ -57,6 +58,7 @@ __all__ = [
     "create_model",
     "diagnose",
     "from_pretrained",
+    "growth",
     "interpolation_schedule",
     "list_models",
     "list_pretrained",

@@ -21,6 +21,7 @@ __all__ = [
     "AggregationOperator",
     "Norm",
     "aggregation_operator",
+    "growth",
     "spectral_radius",
 ]
 
@@ -260,7 +261,7 @@ def aggregation_operator(
             raise DGLError(f"spectral_radius must be positive and finite, got {spectral_radius}.")
         radii = np.full(len(sizes), float(spectral_radius))
     else:
-        radii = _spectral_radii(graph, matrix, norm, 0.0)
+        radii = _spectral_radii(graph, matrix, norm)
     divisor = np.repeat(radii, sizes)[:, None]
     matrix = sp.csr_matrix(matrix.multiply(t / divisor))
     if t < 1:
@@ -314,10 +315,58 @@ def spectral_radius(
     >>> spectral_radius(star)
     tensor([2.], dtype=torch.float64)
     """
-    if not 0 <= self_weight < float("inf"):
-        raise DGLError(f"self_weight must be finite and non-negative, got {self_weight}.")
-    matrix, _ = _aggregation_matrix(graph, norm, edge_weight)
-    return torch.from_numpy(_spectral_radii(graph, matrix, norm, self_weight))
+    return _radii(graph, norm, edge_weight, self_weight, None)
+
+
+def growth(
+    graph: DGLGraph,
+    norm: Norm,
+    depth: int,
+    edge_weight: Tensor | None = None,
+    *,
+    self_weight: float = 0.0,
+) -> Tensor:
+    r"""Factor by which a graph's aggregation grows in one of `depth` layers.
+
+    What a network feels is the spectral radius :math:`\lambda` only where the graph is strongly
+    connected, as every undirected one is, component by component. Where paths lead from one
+    strongly connected component to another, as in a directed acyclic graph with self-loops,
+    the powers of the aggregation A grow or shrink for long before they settle. There it is
+
+    .. math:: \lambda_L = (\lVert A^L 1 \rVert / \lVert 1 \rVert)^{1/L},
+
+    since features of different nodes soon are alike in a deep network. With depth it tends to
+    :math:`\lambda`. Derived here.
+
+    Parameters
+    ----------
+    graph, norm, edge_weight, self_weight
+        As in :func:`spectral_radius`.
+    depth : int
+        Number L of aggregations one after the other, at least 1.
+
+    Returns
+    -------
+    Tensor
+        One value a graph of the batch, shape (B,), float64; 1 for a graph without nodes. Weights
+        of variance :math:`2 / (\mathrm{fan\_in}\, \lambda_L^2)` are critical for L layers.
+
+    Raises
+    ------
+    DGLError
+        As in :func:`spectral_radius`, or if `depth` is not a positive whole number.
+
+    Examples
+    --------
+    >>> path = dgl.graph((range(99), range(1, 100))).add_self_loop()
+    >>> spectral_radius(path, "none").item()
+    1.0
+    >>> [round(growth(path, "none", depth).item(), 2) for depth in (10, 100, 1000, 10000)]
+    [1.99, 1.99, 1.37, 1.06]
+    """
+    if isinstance(depth, bool) or not isinstance(depth, int | np.integer) or depth < 1:
+        raise DGLError(f"depth must be a whole number of at least 1, got {depth!r}.")
+    return _radii(graph, norm, edge_weight, self_weight, int(depth))
 
 
 def concatenated_ranges(sizes: np.ndarray, which: np.ndarray) -> np.ndarray:
@@ -389,8 +438,21 @@ def _batch_sizes(graph: DGLGraph) -> np.ndarray:
     return np.array([graph.num_dst_nodes()])
 
 
+def _radii(
+    graph: DGLGraph, norm: Norm, edge_weight: Tensor | None, self_weight: float, depth: int | None
+) -> Tensor:
+    if not 0 <= self_weight < float("inf"):
+        raise DGLError(f"self_weight must be finite and non-negative, got {self_weight}.")
+    matrix, _ = _aggregation_matrix(graph, norm, edge_weight)
+    return torch.from_numpy(_spectral_radii(graph, matrix, norm, self_weight, depth))
+
+
 def _spectral_radii(
-    graph: DGLGraph, matrix: sp.csr_matrix, norm: Norm, self_weight: float
+    graph: DGLGraph,
+    matrix: sp.csr_matrix,
+    norm: Norm,
+    self_weight: float = 0.0,
+    depth: int | None = None,
 ) -> np.ndarray:
     if not _is_square(graph):
         if norm == "none":
@@ -404,7 +466,7 @@ def _spectral_radii(
     # On an undirected unweighted graph these are the exact Perron vectors.
     degree = np.maximum(graph.in_degrees().cpu().numpy(), 1).astype(np.float64)
     start = degree ** {"right": 0.0, "none": 0.0, "both": 0.5, "left": 1.0}[norm]
-    radii = block_spectral_radii(matrix, sizes, start) + self_weight
+    radii = block_spectral_radii(matrix, sizes, start, self_weight=self_weight, depth=depth)
     if (radii == 0).any():
         which = int(np.flatnonzero(radii == 0)[0])
         where = "The graph" if len(radii) == 1 else f"Graph {which} of the batch"

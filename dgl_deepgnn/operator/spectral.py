@@ -1,4 +1,4 @@
-"""Spectral radius (Perron root) of non-negative aggregation matrices."""
+"""Spectral radius (Perron root) and growth of non-negative aggregation matrices."""
 
 from __future__ import annotations
 
@@ -17,7 +17,13 @@ _ARPACK_SIZE = 500  # up to here a sparse factorisation is cheap on any graph
 
 
 def block_spectral_radii(
-    matrix: sp.csr_matrix, sizes: np.ndarray, start: np.ndarray, tol: float = 1e-6
+    matrix: sp.csr_matrix,
+    sizes: np.ndarray,
+    start: np.ndarray,
+    tol: float = 1e-6,
+    *,
+    self_weight: float = 0.0,
+    depth: int | None = None,
 ) -> np.ndarray:
     r"""Spectral radius of every diagonal block of a non-negative matrix.
 
@@ -43,12 +49,18 @@ def block_spectral_radii(
         Positive start vector, shape (N,). With the exact Perron vector no iteration is needed.
     tol : float
         Relative width of the Collatz-Wielandt bounds at which a component counts as converged.
+    self_weight : float
+        Multiple of the identity to add to the matrix.
+    depth : int, optional
+        Return the growth over so many steps in place of the spectral radius for blocks
+        with an entry between two strongly connected components, unless their radius is 0: there
+        the matrix may grow for long before it settles to its spectral radius.
 
     Returns
     -------
     numpy.ndarray
         One spectral radius a block; 0 for blocks without a directed cycle, 1 for blocks
-        without nodes.
+        without nodes, before the self-weight is added.
 
     Examples
     --------
@@ -64,6 +76,7 @@ def block_spectral_radii(
     # Entries between components never lie on a cycle and do not change the spectral radius.
     coo = matrix.tocoo()
     inside = component[coo.row] == component[coo.col]
+    whole = matrix
     matrix = sp.csr_matrix(
         (coo.data[inside], (coo.row[inside], coo.col[inside])), shape=matrix.shape
     )
@@ -85,7 +98,26 @@ def block_spectral_radii(
     result = np.zeros(len(sizes))
     np.maximum.at(result, graph_of_node, radii[component])
     result[sizes == 0] = 1.0
+    result = result + self_weight
+    if depth is not None and not inside.all():
+        passing = np.unique(graph_of_node[coo.row[~inside]])
+        passing = passing[result[passing] > 0]
+        growth = _growth(whole + self_weight * sp.eye(num_nodes), graph_of_node, depth)
+        result[passing] = growth[passing]
     return result
+
+
+def _growth(matrix: sp.csr_matrix, block: np.ndarray, depth: int) -> np.ndarray:
+    r"""Growth :math:`(|A^L 1| / |1|)^{1/L}` of every block over L steps, at least one."""
+    x, logarithm = np.ones(len(block)), np.zeros(block.max() + 1)
+    nodes = np.bincount(block)
+    with np.errstate(divide="ignore", invalid="ignore"):  # some blocks are empty or nilpotent
+        for _ in range(depth):
+            square = np.bincount(block, x**2)
+            logarithm += np.log(square) / 2
+            x = matrix @ (x / np.sqrt(square)[block])
+        logarithm += np.log(np.bincount(block, x**2) / nodes) / 2
+    return np.exp(logarithm / depth)
 
 
 def _bounds(ratio: np.ndarray, component: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dgl_deepgnn import spectral_radius
-from dgl_deepgnn.operator.aggregation import NORMS
+from dgl_deepgnn.operator.aggregation import NORMS, growth
 from dgl_deepgnn.operator.spectral import block_spectral_radii
 
 
@@ -261,3 +261,90 @@ def test_zero_weights_cut_edges() -> None:
 def test_self_weight_must_be_non_negative(bad: float) -> None:
     with pytest.raises(DGLError, match="self_weight"):
         spectral_radius(dgl.graph(([0], [0])), self_weight=bad)
+
+
+# --- growth at finite depth --------------------------------------------------------------------
+
+
+def acyclic(num_nodes: int, num_edges: int, seed: int) -> dgl.DGLGraph:
+    """Random directed acyclic graph with self-loops."""
+    ends = np.sort(np.random.default_rng(seed).integers(0, num_nodes, (2, num_edges)), axis=0)
+    earlier, later = ends[:, ends[0] != ends[1]]
+    return dgl.graph((earlier, later), num_nodes=num_nodes).add_self_loop()
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("depth", [1, 2, 7, 40])
+def test_growth_is_that_of_dense_powers(norm: str, depth: int) -> None:
+    graphs = [acyclic(12, 30, seed) for seed in range(4)]
+    batch = dgl.batch([*graphs, dgl.graph(([], []), num_nodes=0)])
+    weight = torch.rand(batch.num_edges(), generator=torch.Generator().manual_seed(0))
+    parts = weight.split(batch.batch_num_edges().tolist())
+    expected = []
+    for graph, part in zip(graphs, parts, strict=False):
+        matrix = dense_aggregation(graph, norm, part) + 0.25 * np.eye(12)
+        end = np.linalg.matrix_power(matrix, depth) @ np.ones(12)
+        expected.append((np.linalg.norm(end) / 12**0.5) ** (1 / depth))
+    found = growth(batch, norm, depth, weight, self_weight=0.25)
+    np.testing.assert_allclose(found, [*expected, 1.25], rtol=1e-12)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_growth_of_strongly_connected_components_is_the_spectral_radius(norm: str) -> None:
+    torch.manual_seed(1)
+    cycle = dgl.graph((range(20), [*range(1, 20), 0]))
+    mixed = dgl.batch([cycle, dgl.to_bidirected(dgl.rand_graph(30, 40)), acyclic(10, 20, 0)])
+    exact, found = (
+        spectral_radius(mixed, norm, self_weight=0.5),
+        growth(mixed, norm, 3, self_weight=0.5),
+    )
+    assert torch.equal(found[:2], exact[:2])
+    assert norm == "right" or abs(found[2] - exact[2]) > 0.01
+
+
+def test_growth_tends_to_the_spectral_radius() -> None:
+    """Also where the spectral radius is a defective eigenvalue, though slowly."""
+    graph = acyclic(200, 1000, 2)
+    radius = spectral_radius(graph, "none").item()
+    deviations = [growth(graph, "none", 10**k).item() / radius - 1 for k in range(1, 5)]
+    assert (np.diff(deviations) < 0).all()
+    assert 0 < deviations[-1] < 0.1
+
+
+@settings(deadline=None, max_examples=20)
+@given(exponent=st.floats(-100, 100), depth=st.integers(1, 100))
+def test_growth_scales_with_the_weights(exponent: float, depth: int) -> None:
+    graph = acyclic(15, 40, 3)
+    weight = torch.full((graph.num_edges(),), 10**exponent, dtype=torch.float64)
+    expected = 10**exponent * growth(graph, "none", depth).item()
+    assert growth(graph, "none", depth, weight).item() == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("depth", [8, 32])
+def test_growth_makes_networks_on_acyclic_graphs_critical(depth: int) -> None:
+    """The spectral radius does not: it is the largest diagonal entry there."""
+    torch.manual_seed(4)
+    graph, width = acyclic(300, 4500, 4), 256
+    matrix = torch.from_numpy(dense_aggregation(graph, "both", None)).float()
+
+    def mean_square(radius: float) -> float:
+        draws = []
+        for _ in range(5):
+            x = matrix @ torch.randn(300, width)
+            x = x / x.square().mean().sqrt()
+            for _ in range(depth):
+                x = matrix @ torch.relu(x) @ torch.randn(width, width) * (2 / width) ** 0.5 / radius
+            draws.append(x.square().mean().item())
+        return float(np.mean(draws))
+
+    assert 0.1 < mean_square(growth(graph, "both", depth).item()) < 10
+    assert mean_square(spectral_radius(graph, "both").item()) > 100
+
+
+def test_growth_without_cycles_or_depth() -> None:
+    path = dgl.graph((range(9), range(1, 10)))
+    with pytest.raises(DGLError, match="Add self-loops"):
+        growth(path, "both", 4)
+    for depth in (0, -1, 2.5, True):
+        with pytest.raises(DGLError, match="depth must be a whole number"):
+            growth(path, "both", depth)  # type: ignore[arg-type]
