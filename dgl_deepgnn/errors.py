@@ -1,8 +1,23 @@
 """The errors that mean: a person can mend this."""
 
-from dgl import DGLError
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 __all__ = ["DGLError", "UserError"]
+
+if TYPE_CHECKING:
+
+    class DGLError(Exception):
+        """DGL's own where DGL is installed."""
+
+else:
+    try:
+        from dgl import DGLError
+    except ImportError:
+
+        class DGLError(Exception):
+            """In the place of DGL's own, where DGL is not installed."""
 
 
 class UserError(ValueError):

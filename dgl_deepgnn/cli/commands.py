@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
-import dgl
 import typer
 
 from dgl_deepgnn.cli.zoo import add_commands
@@ -18,6 +17,7 @@ from dgl_deepgnn.data import load_data
 from dgl_deepgnn.diagnostics import diagnose
 from dgl_deepgnn.errors import DGLError, UserError
 from dgl_deepgnn.files import write_json
+from dgl_deepgnn.graph import batch
 from dgl_deepgnn.recipe import Recipe, json_schema, list_recipes, load_recipe
 from dgl_deepgnn.speedup import measure_speedup
 from dgl_deepgnn.speedup.report import describe_speedup
@@ -139,7 +139,7 @@ def diagnose_command(
     loaded = load_recipe(recipe, overrides or [])
     data = load_data(loaded.data.name, **loaded.data.options)
     model = build_model(loaded.model, data)
-    graph = dgl.batch(data.graphs)
+    graph = batch(data.graphs)
     feat, edge_feat = graph.ndata["feat"], graph.edata.get("feat")
     operator = model.operator(graph)
     result = diagnose(

@@ -8,11 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-import dgl.data
-
 from dgl_deepgnn.data.task_data import TaskData
 from dgl_deepgnn.data.transforms import FEATURE_TRANSFORMS, transform_features
 from dgl_deepgnn.errors import DGLError
+from dgl_deepgnn.graph import dgl
 from dgl_deepgnn.options import checked_option
 from dgl_deepgnn.registry import Registry, did_you_mean, load_plugins
 
@@ -143,7 +142,9 @@ def _checked(name: str, load: Load, options: dict[str, Any]) -> dict[str, Any]:
 
 
 def is_dgl_class(name: str) -> bool:
-    """Whether `name` is a data set class of ``dgl.data``."""
+    """Whether `name` is a data set class of ``dgl.data``, or could be one if DGL were here."""
+    if dgl is None:
+        return re.fullmatch(r"[A-Z]\w*Dataset", name) is not None
     entry = getattr(dgl.data, name, None)
     return inspect.isclass(entry) and issubclass(entry, dgl.data.DGLDataset)
 

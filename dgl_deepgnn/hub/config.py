@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from dgl import DGLGraph
 from pydantic import BaseModel, ConfigDict
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from dgl_deepgnn.data.task_data import Level, Target
 from dgl_deepgnn.errors import DGLError, UserError
+from dgl_deepgnn.graph import AnyGraph
 from dgl_deepgnn.hub.errors import ZooError
 from dgl_deepgnn.hub.index import FORMAT, Component, parse_json
 from dgl_deepgnn.nn import MODELS, DeepGNN, create_model
@@ -146,7 +146,7 @@ def head_prefix(model: DeepGNN) -> str:
     return f"convs.{model.num_layers - 1}." if model.head is None else "head."
 
 
-def has_self_loops(graphs: list[DGLGraph]) -> bool:
+def has_self_loops(graphs: list[AnyGraph]) -> bool:
     """Whether every node of every graph has an edge to itself."""
     return all(bool(g.has_edges_between(g.nodes(), g.nodes()).all()) for g in graphs)
 

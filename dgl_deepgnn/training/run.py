@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import dgl
 import torch
 from filelock import FileLock, Timeout
 from tqdm import tqdm
@@ -21,6 +20,7 @@ import dgl_deepgnn
 from dgl_deepgnn.data import TaskData, load_data, main_metric
 from dgl_deepgnn.errors import UserError
 from dgl_deepgnn.files import load_tensors, save_tensors, write_json, write_text
+from dgl_deepgnn.graph import DGL_VERSION
 from dgl_deepgnn.recipe import Recipe, load_recipe
 from dgl_deepgnn.training.plot import plot_losses
 from dgl_deepgnn.training.trainer import Step, Trainer, find_device, is_better
@@ -247,7 +247,7 @@ def environment(device: str) -> dict[str, Any]:
     return {
         "versions": {
             "dgl_deepgnn": dgl_deepgnn.__version__,
-            "dgl": dgl.__version__,
+            "dgl": DGL_VERSION or "none",
             "torch": torch.__version__,
             "python": platform.python_version(),
         },

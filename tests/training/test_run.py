@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import dgl
 import numpy as np
 import pytest
 import torch
@@ -21,7 +22,7 @@ from safetensors.torch import load_file
 import dgl_deepgnn
 from dgl_deepgnn import files
 from dgl_deepgnn.data import TaskData, load_data
-from dgl_deepgnn.errors import UserError
+from dgl_deepgnn.errors import DGLError, UserError
 from dgl_deepgnn.nn import create_model
 from dgl_deepgnn.recipe import Recipe, load_recipe
 from dgl_deepgnn.training import DivergenceError, run
@@ -230,7 +231,7 @@ def test_what_is_wrong_shows_before_the_folder_is_made(tmp_path: Path) -> None:
         recipe(model={"options": {"alpha": 7}}),
         recipe(training={"clusters": 99, "batch_size": 1}),
     ):
-        with pytest.raises((UserError, run.dgl.DGLError)):
+        with pytest.raises((UserError, DGLError)):
             quiet(wrong, tmp_path / "run")
     with pytest.raises(UserError, match="--device"):
         quiet(recipe(), tmp_path / "run", device="cuda:99")
@@ -490,7 +491,7 @@ def test_tensorboard_events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_every_level_and_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    graphs = [run.dgl.rand_graph(6, 20) for _ in range(9)]
+    graphs = [dgl.rand_graph(6, 20) for _ in range(9)]
     for graph in graphs:
         graph.ndata["feat"] = torch.randn(6, 3)
     for level, count in (("node", 54), ("edge", 180), ("graph", 9)):
