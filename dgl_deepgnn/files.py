@@ -115,9 +115,8 @@ def make_folder(path: Path, advice: str = "") -> Iterator[Path]:
     if os.path.lexists(path):
         raise _exists(path, advice)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         with _temporary(path) as temporary:
-            temporary.mkdir()
+            temporary.mkdir(parents=True)
             yield temporary
             os.rename(temporary, path)
     except OSError as error:
