@@ -1,17 +1,18 @@
-"""Aggregation operators: ``A_t = (1 - t) I + t A / lambda`` of a graph."""
+"""Aggregation operators: ``A_t = (1 - t) I + t A / lambda`` of a DGL graph."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any, Literal
 
+import dgl
 import numpy as np
 import scipy.sparse as sp
 import torch
+from dgl import DGLGraph
 from torch import Tensor
 
 from dgl_deepgnn.errors import DGLError
-from dgl_deepgnn.graph import AnyGraph, Graph, as_graph, u_mul_e_sum
 from dgl_deepgnn.operator.sparse import SparseMatrix, SparseProduct
 from dgl_deepgnn.operator.spectral import block_spectral_radii
 
@@ -53,7 +54,7 @@ class AggregationOperator:
 
     def __init__(
         self,
-        graph: AnyGraph,
+        graph: DGLGraph,
         matrix: sp.csr_matrix,
         t: float,
         spectral_radii: np.ndarray,
@@ -108,10 +109,10 @@ class AggregationOperator:
         return self._trainable is not None
 
     def _message_passing(self, feat: Tensor) -> Tensor:
-        """Same product along the edges, which has the gradient in their weights."""
+        """Same product by DGL's kernel, which has the gradient in the edge weights."""
         weight, scale = self._trainable  # type: ignore[misc]
         message = (weight * scale.to(weight)).to(feat.dtype).unsqueeze(-1)
-        aggregated = u_mul_e_sum(self.graph, feat, message)
+        aggregated = dgl.ops.u_mul_e_sum(self.graph, feat, message)
         return aggregated + (1 - self.t) * feat[: self.shape[0]] if self.t < 1 else aggregated
 
     def matrices(
@@ -148,9 +149,8 @@ class AggregationOperator:
 
         Examples
         --------
-        >>> from dgl_deepgnn.graph import batch
-        >>> graphs = [Graph((range(n), [0] * n)).add_self_loop() for n in (3, 4, 5)]
-        >>> aggregation_operator(batch(graphs)).select([2, 0]).shape
+        >>> graphs = [dgl.rand_graph(n, 3 * n).add_self_loop() for n in (3, 4, 5)]
+        >>> aggregation_operator(dgl.batch(graphs)).select([2, 0]).shape
         (8, 8)
         """
         if self._trainable is not None:
@@ -175,7 +175,7 @@ class AggregationOperator:
         edges = concatenated_ranges(num_edges, chosen)
         offset = torch.from_numpy(np.repeat(shift, num_edges[chosen]))
         src, dst = (ends.cpu()[edges] + offset for ends in self.graph.edges(order="eid"))
-        graph = Graph((src, dst), len(nodes))
+        graph = dgl.graph((src, dst), num_nodes=len(nodes))
         graph.set_batch_num_nodes(torch.from_numpy(sizes))
         graph.set_batch_num_edges(torch.from_numpy(num_edges[chosen]))
         return AggregationOperator(
@@ -194,7 +194,7 @@ class AggregationOperator:
 
 
 def aggregation_operator(
-    graph: AnyGraph,
+    graph: DGLGraph,
     norm: Norm = "both",
     t: float = 1.0,
     edge_weight: Tensor | None = None,
@@ -241,7 +241,7 @@ def aggregation_operator(
 
     Examples
     --------
-    >>> graph = Graph(([0, 1, 1, 2], [1, 0, 2, 1]))
+    >>> graph = dgl.graph(([0, 1, 1, 2], [1, 0, 2, 1]))
     >>> operator = aggregation_operator(graph, norm="none", t=0.5)
     >>> round(operator.spectral_radius, 4)
     1.4142
@@ -254,7 +254,6 @@ def aggregation_operator(
         raise DGLError(
             f"t must be a number in (0, 1], got {t!r}. (Models also take schedules by layer.)"
         )
-    graph = as_graph(graph)
     matrix, edge_scale = _aggregation_matrix(graph, norm, edge_weight)
     sizes = _batch_sizes(graph)
     if spectral_radius is not None:
@@ -280,7 +279,7 @@ def aggregation_operator(
 
 
 def spectral_radius(
-    graph: AnyGraph,
+    graph: DGLGraph,
     norm: Norm = "none",
     edge_weight: Tensor | None = None,
     *,
@@ -312,7 +311,7 @@ def spectral_radius(
 
     Examples
     --------
-    >>> star = Graph(([0, 0, 0, 0, 1, 2, 3, 4], [1, 2, 3, 4, 0, 0, 0, 0]))
+    >>> star = dgl.to_bidirected(dgl.graph(([0, 0, 0, 0], [1, 2, 3, 4])))
     >>> spectral_radius(star)
     tensor([2.], dtype=torch.float64)
     """
@@ -320,7 +319,7 @@ def spectral_radius(
 
 
 def growth(
-    graph: AnyGraph,
+    graph: DGLGraph,
     norm: Norm,
     depth: int,
     edge_weight: Tensor | None = None,
@@ -359,7 +358,7 @@ def growth(
 
     Examples
     --------
-    >>> path = Graph((range(99), range(1, 100))).add_self_loop()
+    >>> path = dgl.graph((range(99), range(1, 100))).add_self_loop()
     >>> spectral_radius(path, "none").item()
     1.0
     >>> [round(growth(path, "none", depth).item(), 2) for depth in (10, 100, 1000, 10000)]
@@ -385,7 +384,7 @@ def concatenated_ranges(sizes: np.ndarray, which: np.ndarray) -> np.ndarray:
 
 
 def _aggregation_matrix(
-    graph: AnyGraph, norm: Norm, edge_weight: Tensor | None
+    graph: DGLGraph, norm: Norm, edge_weight: Tensor | None
 ) -> tuple[sp.csr_matrix, np.ndarray]:
     """Matrix A (rows are destinations) and the normalisation of every edge, shape (E,)."""
     if norm not in NORMS:
@@ -424,33 +423,32 @@ def _aggregation_matrix(
     return sp.csr_matrix((scale * weight, (dst, src)), shape=shape), scale
 
 
-def _is_square(graph: AnyGraph) -> bool:
+def _is_square(graph: DGLGraph) -> bool:
     return not graph.is_block and graph.srctypes == graph.dsttypes
 
 
-def _dst_in_src(graph: AnyGraph) -> bool:
+def _dst_in_src(graph: DGLGraph) -> bool:
     """Whether the destination nodes are the first source nodes (DGL's rule for blocks)."""
     return graph.srctypes == graph.dsttypes
 
 
-def _batch_sizes(graph: AnyGraph) -> np.ndarray:
+def _batch_sizes(graph: DGLGraph) -> np.ndarray:
     if _is_square(graph):
         return graph.batch_num_nodes().cpu().numpy()
     return np.array([graph.num_dst_nodes()])
 
 
 def _radii(
-    graph: AnyGraph, norm: Norm, edge_weight: Tensor | None, self_weight: float, depth: int | None
+    graph: DGLGraph, norm: Norm, edge_weight: Tensor | None, self_weight: float, depth: int | None
 ) -> Tensor:
     if not 0 <= self_weight < float("inf"):
         raise DGLError(f"self_weight must be finite and non-negative, got {self_weight}.")
-    graph = as_graph(graph)
     matrix, _ = _aggregation_matrix(graph, norm, edge_weight)
     return torch.from_numpy(_spectral_radii(graph, matrix, norm, self_weight, depth))
 
 
 def _spectral_radii(
-    graph: AnyGraph,
+    graph: DGLGraph,
     matrix: sp.csr_matrix,
     norm: Norm,
     self_weight: float = 0.0,
@@ -475,6 +473,6 @@ def _spectral_radii(
         raise DGLError(
             f"{where} has no directed cycle (of positive weight), so its spectral radius is 0 and "
             "no weight scale is critical: after as many layers as its longest path all features "
-            "are zero. Add self-loops: graph = graph.add_self_loop()."
+            "are zero. Add self-loops: graph = dgl.add_self_loop(graph)."
         )
     return radii
