@@ -7,7 +7,8 @@ from dgl_deepgnn import _environment
 
 __version__ = "0.1.0"
 
-if _environment.dgl_imports():
+if _environment.is_ready():
+    from dgl_deepgnn.graph import Graph
     from dgl_deepgnn.nn import (
         DeepGNN,
         ResGCN,
@@ -48,6 +49,7 @@ def __getattr__(name: str) -> Any:
 __all__ = [
     "AggregationOperator",
     "DeepGNN",
+    "Graph",
     "ResGCN",
     "ResGIN",
     "ResGINConv",

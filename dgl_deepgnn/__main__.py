@@ -1,4 +1,4 @@
-"""Entry point of ``dgl-deepgnn``: `doctor` and `--version` work where DGL does not import."""
+"""Entry point of ``dgl-deepgnn``: `doctor` and `--version` work where nothing else imports."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def main() -> None:
         report, healthy = _environment.doctor()
         print(report)
         sys.exit(0 if healthy else 1)
-    problem = _environment.dgl_problem()
+    problem = _environment.problem()
     if problem:
         print(problem, file=sys.stderr)
         sys.exit(2)

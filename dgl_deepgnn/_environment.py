@@ -1,6 +1,7 @@
-"""Whether DGL can be imported here, and if not, why and what repairs it.
+"""Whether what the package needs can be imported here, and if not, why and what repairs it.
 
-Imports nothing but the standard library, so that it works where DGL does not.
+Imports nothing but the standard library, so that it works where nothing else does. DGL may be
+absent; a DGL that is there and does not import is an error, lest results differ unnoticed.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-__all__ = ["dgl_imports", "dgl_problem", "doctor"]
+__all__ = ["doctor", "is_ready", "problem"]
 
 _DGL = "1.1.3" if sys.version_info < (3, 12) else "2.1.0"
 REPAIR = f"{sys.executable} -m pip install 'dgl=={_DGL}' 'torch==2.13.0' packaging"
 GRAPHBOLT = "dgl.graphbolt"
+CORE = ("torch", "numpy", "scipy")
+"""What the layers need."""
 PACKAGES = (
     "dgl",
     "torch",
@@ -27,6 +30,8 @@ PACKAGES = (
     "numpy",
     "scipy",
     "scikit-learn",
+    "networkx",
+    "requests",
     "pyyaml",
     "tqdm",
     "pydantic",
@@ -97,33 +102,50 @@ def _join_parts() -> None:
             setattr(parent, part, module)
 
 
-def dgl_problem() -> str:
-    """Why DGL cannot be imported here and which command repairs that; empty if it can."""
+def is_installed(package: str) -> bool:
+    """Whether there is a package of that name to import."""
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ValueError:  # somebody's own module without a spec
+        return True
+
+
+def problem() -> str:
+    """What the layers need and cannot import, why, and what repairs it; empty if all is well."""
+    for package in CORE:
+        reason = _why_not(package)
+        if reason:
+            return (
+                f"dgl_deepgnn needs {package}, and {package} {_version(package)} does not import: "
+                f"{reason}\nTo repair it, run:\n    {_install(package)}"
+            )
+    if not is_installed("dgl"):
+        return ""
     stand_in_for_graphbolt()
     reason = _why_not("dgl")
     if not reason:
         _join_parts()
-    if not reason:
         return ""
     return (
-        f"dgl_deepgnn needs DGL, and DGL {_version('dgl')} does not import beside "
-        f"torch {_version('torch')} on Python {platform.python_version()}: {reason} "
-        f"{_explain(reason)}\nTo repair it, run:\n    {REPAIR}"
+        f"DGL {_version('dgl')} does not import beside torch {_version('torch')} on Python "
+        f"{platform.python_version()}: {reason} {_explain(reason)}\nTo repair it, run:\n"
+        f"    {REPAIR}\nor do without DGL (docs/install.md says what needs it):\n"
+        f"    {sys.executable} -m pip uninstall dgl"
     )
 
 
-def dgl_imports() -> bool:
-    """Whether DGL imports; where it does not, only the command line may go on, to report it.
+def is_ready() -> bool:
+    """Whether the layers import; where they do not, only the command line may go on, to report it.
 
     Raises
     ------
     ImportError
-        With the reason and the repair, when DGL does not import.
+        With the reason and the repair, elsewhere.
     """
-    problem = dgl_problem()
-    if problem and not _is_command_line():
-        raise ImportError(problem)
-    return not problem
+    found = problem()
+    if found and not _is_command_line():
+        raise ImportError(found)
+    return not found
 
 
 def doctor() -> tuple[str, bool]:
@@ -143,6 +165,9 @@ def doctor() -> tuple[str, bool]:
     healthy = True
     stand_in_for_graphbolt()
     for package in PACKAGES:
+        if package == "dgl" and not is_installed("dgl"):
+            lines.append("none dgl: the package works without it (docs/install.md says what not)")
+            continue
         reason = _why_not(_MODULES.get(package, package))
         lines.append(f"{'ok  ' if not reason else 'FAIL'} {package} {_version(package)}")
         if reason:
@@ -151,7 +176,7 @@ def doctor() -> tuple[str, bool]:
             if package == "dgl":
                 lines.append(f"     repair: {REPAIR}")
             else:
-                lines.append(f"     repair: {sys.executable} -m pip install {package}")
+                lines.append(f"     repair: {_install(package)}")
         elif package == "dgl" and isinstance(sys.modules.get(GRAPHBOLT), GraphBoltStandIn):
             lines.append(f"     {_why_no_graphbolt()}: left out; the rest of DGL works.")
     if _why_not("torch") == "":
@@ -188,12 +213,14 @@ def _version(package: str) -> str:
         return "(not installed)"
 
 
+def _install(package: str) -> str:
+    return f"{sys.executable} -m pip install {package}"
+
+
 def _explain(reason: str) -> str:
     """What stands behind DGL's own words."""
     if "packaging" in reason:
         return "DGL imports the package 'packaging' without declaring it."
-    if "No module named 'dgl'" in reason:
-        return "DGL is not installed; its wheels on PyPI end at Python 3.12."
     if any(word in reason for word in ("graphbolt", "torchdata", "setuptools", "pydantic")):
         return (
             "DGL 2 imports its part GraphBolt, which needs a library compiled for exactly this "

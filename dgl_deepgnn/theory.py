@@ -14,10 +14,10 @@ from typing import Literal
 import numpy as np
 import scipy.sparse as sp
 import torch
-from dgl import DGLGraph
 from torch import Tensor
 
 from dgl_deepgnn.errors import DGLError
+from dgl_deepgnn.graph import AnyGraph, as_graph
 from dgl_deepgnn.operator.aggregation import Norm, aggregation_operator
 from dgl_deepgnn.operator.schedule import interpolation_schedule, without_ends
 
@@ -90,7 +90,7 @@ def kappa_derivative(rho: np.ndarray) -> np.ndarray:
 
 
 def predict(
-    graph: DGLGraph,
+    graph: AnyGraph,
     feat: Tensor | np.ndarray,
     family: Family = "gcn",
     num_layers: int = 64,
@@ -180,6 +180,7 @@ def predict(
     >>> bool(prediction.signal[-1] < 1e-18)
     True
     """
+    graph = as_graph(graph)
     _check(graph, feat, family, num_layers, residual, init)
     schedule = interpolation_schedule(t, num_layers)
     if spectral_radius is None and init != "critical" and set(schedule) == {1.0}:
@@ -225,7 +226,7 @@ def predict(
 
 
 def _check(
-    graph: DGLGraph,
+    graph: AnyGraph,
     feat: Tensor | np.ndarray,
     family: str,
     num_layers: int,
@@ -420,7 +421,7 @@ class _Network:
 class _Statistics:
     """Mean square, correlation and Dirichlet energy of a covariance on a graph."""
 
-    def __init__(self, graph: DGLGraph) -> None:
+    def __init__(self, graph: AnyGraph) -> None:
         sizes = graph.batch_num_nodes().cpu().numpy()
         self.graph_of_node = np.repeat(np.arange(len(sizes)), sizes)
         src, dst = (ends.cpu().numpy() for ends in graph.edges())

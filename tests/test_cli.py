@@ -18,6 +18,7 @@ import dgl_deepgnn
 from dgl_deepgnn import __main__
 from dgl_deepgnn.cli import commands as cli
 from dgl_deepgnn.recipe import json_schema, list_recipes, load_recipe
+from dgl_deepgnn.training import RunFolder
 
 SMALL = {
     "data": {"name": "karate"},
@@ -85,7 +86,7 @@ def test_train_as_json_with_overrides(command: Any, small: Path, tmp_path: Path)
     assert result.code == 0
     content = json.loads(result.out)
     assert content.pop("folder") == str(folder)
-    assert content == json.loads((folder / "summary.json").read_text())
+    assert content == RunFolder.open(folder).read("summary.json")
     assert content["best_seed"] == 3
     assert load_recipe(folder / "recipe.yaml").model.num_layers == 5
     again = command("train", "--resume", folder, "--json")
@@ -115,7 +116,7 @@ def test_speedup(command: Any, small: Path, tmp_path: Path) -> None:
     assert again.code == 0
     content = json.loads(again.out)
     assert content.pop("folder") == str(folder)
-    assert content == json.loads((folder / "speedup.json").read_text())
+    assert content == RunFolder.open(folder).read("speedup.json")
     assert [file.stat().st_mtime_ns for file in sorted((folder / "trials").iterdir())] == before
 
     ablation = command("speedup", "--resume", folder, "--ablation", "--json")
@@ -265,6 +266,30 @@ def test_what_the_machine_denies_is_no_error_of_the_program(
     monkeypatch.setattr(cli, "train", full)
     result = command("train", small)
     assert result == (2, "", "Error: runs/small: No space left on device.\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (OSError(errno.EFBIG, "File too large", "runs/x"), "runs/x: File too large"),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "y"), "y: File name too long"),
+        (OSError(errno.EIO, "Input/output error"), "writing: Input/output error"),
+        (MemoryError(), "not enough memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: ..."), "not enough memory"),
+        (RuntimeError("Storage size calculation overflowed with sizes=[]"), "not enough memory"),
+    ],
+)
+def test_limits_of_the_machine_are_one_paragraph(
+    error: Exception, says: str, command: Any, small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def limited(*arguments: Any, **options: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(cli, "train", limited)
+    result = command("train", small)
+    assert (result.code, result.out) == (2, "")
+    assert result.err.startswith("Error: ") and says in result.err
+    assert result.err.count("\n") == 1
 
 
 def test_an_error_of_the_program_keeps_its_traceback(

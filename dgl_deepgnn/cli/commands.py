@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import sys
 from collections.abc import Iterator
@@ -10,20 +9,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
-import dgl
 import typer
 
 from dgl_deepgnn.cli.zoo import add_commands
 from dgl_deepgnn.data import load_data
 from dgl_deepgnn.diagnostics import diagnose
 from dgl_deepgnn.errors import DGLError, UserError
-from dgl_deepgnn.files import write_json
+from dgl_deepgnn.files import make_folder, new_folder, write_json
+from dgl_deepgnn.graph import batch
 from dgl_deepgnn.recipe import Recipe, json_schema, list_recipes, load_recipe
 from dgl_deepgnn.speedup import measure_speedup
 from dgl_deepgnn.speedup.report import describe_speedup
 from dgl_deepgnn.training import RunFolder, build_model, train
-from dgl_deepgnn.training.run import make_folder, new_folder
-from dgl_deepgnn.wording import counted, printable
+from dgl_deepgnn.wording import counted
 
 __all__ = ["app", "run"]
 
@@ -34,8 +32,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
-"""What the machine, not the program, denies: permission, or room."""
+NO_MEMORY = ("allocate memory", "out of memory", "Storage size calculation overflowed")
+"""How PyTorch says that there is not enough."""
 
 RecipeName = Annotated[str, typer.Argument(help="A recipe's name, or the path of a YAML file.")]
 Overrides = Annotated[
@@ -63,15 +61,14 @@ def run() -> None:
     try:
         app()
     except (UserError, DGLError) as error:
-        print(f"Error: {printable(str(error))}", file=sys.stderr)
+        print(f"Error: {error}", file=sys.stderr)
         sys.exit(2)
-    except OSError as error:
-        if error.errno not in REFUSED:
-            raise
-        print(f"Error: {error.filename or 'writing'}: {error.strerror}.", file=sys.stderr)
+    except OSError as error:  # what the machine denies: room, permission, a name of that length
+        what = error.strerror or type(error).__name__
+        print(f"Error: {error.filename or 'writing'}: {what}.", file=sys.stderr)
         sys.exit(2)
-    except RuntimeError as error:
-        if "allocate memory" not in str(error) and "out of memory" not in str(error):
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not any(sign in str(error) for sign in NO_MEMORY):
             raise
         print(
             "Error: there is not enough memory for this. Make the network narrower or shallower "
@@ -99,7 +96,7 @@ def train_command(
         folder = train(
             loaded, output, resume=resume is not None, device=device, tensorboard=tensorboard
         )
-    summary = json.loads((folder.path / "summary.json").read_text())
+    summary = folder.read("summary.json")
     _print(
         _describe_training(folder.path, summary), {"folder": str(folder.path), **summary}, as_json
     )
@@ -139,7 +136,7 @@ def diagnose_command(
     loaded = load_recipe(recipe, overrides or [])
     data = load_data(loaded.data.name, **loaded.data.options)
     model = build_model(loaded.model, data)
-    graph = dgl.batch(data.graphs)
+    graph = batch(data.graphs)
     feat, edge_feat = graph.ndata["feat"], graph.edata.get("feat")
     operator = model.operator(graph)
     result = diagnose(
@@ -150,9 +147,9 @@ def diagnose_command(
         draws=draws,
     )
     path = output or new_folder(Path("runs"), f"{loaded.name}.diagnosis")
-    make_folder(path)
-    result.plot(path / "diagnosis.png")
-    write_json(path / "diagnosis.json", result.to_dict())
+    with make_folder(path) as draft:
+        result.plot(draft / "diagnosis.png")
+        write_json(draft / "diagnosis.json", result.to_dict())
     text = f"{result.table()}\nPlot and figures: {path}"
     _print(text, {"folder": str(path), **result.to_dict()}, as_json)
 
@@ -226,7 +223,7 @@ def _resumable(command: str, unit: str) -> Iterator[None]:
 
 
 def _print(text: str, content: Any, as_json: bool) -> None:
-    print(json.dumps(content, indent=2) if as_json else printable(text))
+    print(json.dumps(content, indent=2) if as_json else text)
 
 
 def _describe_training(path: Path, summary: dict[str, Any]) -> str:

@@ -4,53 +4,32 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
-
-import dgl.data
 
 from dgl_deepgnn.data.task_data import TaskData
 from dgl_deepgnn.data.transforms import FEATURE_TRANSFORMS, transform_features
 from dgl_deepgnn.errors import DGLError
+from dgl_deepgnn.graph import dgl
 from dgl_deepgnn.options import checked_option
 from dgl_deepgnn.registry import Registry, did_you_mean, load_plugins
 
-__all__ = [
-    "Loader",
-    "find_loader",
-    "is_dgl_class",
-    "list_datasets",
-    "load_data",
-    "register_dataset",
-]
+__all__ = ["is_dgl_class", "list_datasets", "load_data", "register_dataset"]
 
+
+@dataclass(frozen=True)
+class _Loader:
+    load: Callable[..., TaskData]
+    features: str
+
+
+DATASETS: Registry[_Loader] = Registry("data set")
 
 Load = Callable[..., TaskData]
 
 
-@dataclass(frozen=True)
-class Loader:
-    """A registered loader, see `register_dataset`."""
-
-    load: Load
-    features: str
-    safe: bool
-    values: Mapping[str, float | None]
-    runs: Callable[..., str | None]
-
-
-DATASETS: Registry[Loader] = Registry("data set")
-
-
-def register_dataset(
-    name: str,
-    features: str = "none",
-    *,
-    safe: bool = False,
-    values: Mapping[str, float | None] | None = None,
-    runs: Callable[..., str | None] = lambda *_, **__: None,
-) -> Callable[[Load], Load]:
+def register_dataset(name: str, features: str = "none") -> Callable[[Load], Load]:
     """Decorate a loader, a function of keyword options that returns a `TaskData`.
 
     Parameters
@@ -60,27 +39,17 @@ def register_dataset(
         what the user writes behind the colon is the loader's first argument.
     features : {"none", "row-normalize", "standardize", "rescale"}, optional
         Feature scaling unless the user asks for another; see `load_data`.
-    safe : bool, optional
-        Whether a downloaded config may name it: it neither imports what a name says, nor
-        unpickles, nor opens a place that a name or one of `values` chooses.
-    values : dict, optional
-        The options that are plain values, which a downloaded config may set; the largest
-        number that it may ask for, or None where the loader itself bounds it. An option that
-        names a file, folder, address or module is never among them.
-    runs : callable, optional
-        Of what `load` takes; says in words what code of others the loader would run, or None.
-        A recipe that asks for it needs ``allow_code=True``.
 
     Examples
     --------
-    >>> @register_dataset("doctest-ring", safe=True, values={"nodes": 1000})
+    >>> @register_dataset("doctest-ring")
     ... def ring(nodes: int = 6) -> TaskData: ...
     >>> list_datasets("doctest-*")
     ['doctest-ring']
     """
 
     def enter(load: Load) -> Load:
-        DATASETS.register(name)(Loader(load, features, safe, values or {}, runs))
+        DATASETS.register(name)(_Loader(load, features))
         return load
 
     return enter
@@ -133,7 +102,7 @@ def load_data(name: str, /, **options: Any) -> TaskData:
     TaskData('digits', node multiclass, graphs=1, nodes=1797, edges=...,
              in_feats=64, edge_feats=0, num_outputs=10, train/val/test=200/397/1200, splits=1)
     """
-    loader, arguments = find_loader(name)
+    loader, arguments = _find(name)
     features = options.pop("features", loader.features)
     allowed = list(inspect.signature(loader.load).parameters)[len(arguments) :]
     # The families python: and dgl: hand the rest on to what they call, and check it there.
@@ -173,19 +142,14 @@ def _checked(name: str, load: Load, options: dict[str, Any]) -> dict[str, Any]:
 
 
 def is_dgl_class(name: str) -> bool:
-    """Whether `name` is a data set class of ``dgl.data``."""
+    """Whether `name` is a data set class of ``dgl.data``, or could be one if DGL were here."""
+    if dgl is None:
+        return re.fullmatch(r"[A-Z]\w*Dataset", name) is not None
     entry = getattr(dgl.data, name, None)
     return inspect.isclass(entry) and issubclass(entry, dgl.data.DGLDataset)
 
 
-def find_loader(name: str) -> tuple[Loader, tuple[str, ...]]:
-    """Loader of a data set, and what the name says to it.
-
-    Raises
-    ------
-    UnknownNameError
-        If there is no such data set.
-    """
+def _find(name: str) -> tuple[_Loader, tuple[str, ...]]:
     load_plugins()
     prefix, colon, rest = name.partition(":")
     if colon and rest and re.fullmatch(r"[\w-]+", prefix):

@@ -2,38 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
+import importlib
 import inspect
-import io
-import os
-import re
-import warnings
-from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-import dgl
-import dgl.data
-import numpy as np
-import requests
 import torch
-from dgl.data.utils import download, get_download_dir
 
 from dgl_deepgnn.data.catalog import is_dgl_class, register_dataset
-from dgl_deepgnn.data.from_graphs import OPTIONS, collect, task_from_graphs
+from dgl_deepgnn.data.from_graphs import collect, task_from_graphs
 from dgl_deepgnn.data.task_data import Level, Target, TaskData
-from dgl_deepgnn.data.transforms import k_fold, one_hot, undirected
+from dgl_deepgnn.data.transforms import k_fold, one_hot
 from dgl_deepgnn.errors import DGLError
+from dgl_deepgnn.graph import AnyGraph, require_dgl
 from dgl_deepgnn.options import Seed
 from dgl_deepgnn.registry import did_you_mean
 
-__all__ = ["HeterophilousGraphDataset", "dgl_class", "heterophilous", "ogb", "planetoid", "tu"]
-
-PROBE_SECONDS = 3
-
-WORDS = ("name", "mode", "feature_name", "label_keys")
-"""Arguments of DGL's classes that choose among what a class knows."""
+__all__ = ["dgl_class", "heterophilous", "ogb", "planetoid", "tu"]
 
 PLANETOID = {
     "cora": "CoraGraphDataset",
@@ -49,73 +34,6 @@ HETEROPHILOUS: dict[str, Target] = {
 }
 
 
-class HeterophilousGraphDataset(dgl.data.DGLBuiltinDataset):
-    """One of the graphs of Platonov et al. (ICLR 2023), which DGL has from 2.0 on.
-
-    Parameters
-    ----------
-    name : str
-        "minesweeper", "tolokers", "questions", "roman-empire" or "amazon-ratings".
-    """
-
-    # DGL names the folder after a hash of the address.
-    _url = "https://github.com/yandex-research/heterophilous-graphs/raw/main/data/{}.npz"
-
-    def __init__(self, name: str) -> None:
-        name = name.replace("-", "_")
-        super().__init__(name, url=self._url.format(name))
-
-    def download(self) -> None:
-        """Fetch the npz file."""
-        os.makedirs(self.raw_path, exist_ok=True)
-        download(self.url, path=self.file)
-
-    @property
-    def file(self) -> str:
-        """Path of the npz file."""
-        return os.path.join(self.raw_path, f"{self.name}.npz")
-
-    def process(self) -> None:
-        """Build the graph."""
-        with np.load(self.file, allow_pickle=False) as archive:
-            arrays = {key: torch.from_numpy(archive[key]) for key in archive.files}
-        src, dst = arrays["edges"].long().unbind(dim=1)
-        graph = dgl.graph((src, dst), num_nodes=len(arrays["node_labels"]))
-        self.graph = undirected(graph, self_loops=False)
-        self.graph.ndata["feat"] = arrays["node_features"].float()
-        self.graph.ndata["label"] = arrays["node_labels"].long()
-        for part in ("train", "val", "test"):
-            self.graph.ndata[f"{part}_mask"] = arrays[f"{part}_masks"].T.bool()
-
-    def __getitem__(self, index: int) -> dgl.DGLGraph:
-        return self.graph
-
-    def __len__(self) -> int:
-        return 1
-
-
-class _TUDataset(dgl.data.TUDataset):
-    """TUDataset that unpickles nothing, and also reads labels where pandas is installed.
-
-    pandas makes the labels a column, whose ``int(max(...))`` newer NumPy refuses.
-    """
-
-    def has_cache(self) -> bool:
-        return os.path.exists(self.graph_path)
-
-    def save(self) -> None:
-        dgl.save_graphs(self.graph_path, self.graph_lists, {"labels": self.graph_labels})
-
-    def load(self) -> None:
-        # DGL keeps two numbers, which nobody needs here, in a pickle beside the graphs.
-        self.graph_lists, labels = dgl.load_graphs(self.graph_path)
-        self.graph_labels = labels["labels"]
-
-    @staticmethod
-    def _idx_reset(labels: np.ndarray) -> np.ndarray:
-        return np.unique(labels.ravel(), return_inverse=True)[1]
-
-
 def planetoid(name: str, self_loops: bool = True) -> TaskData:
     """Cora, Citeseer or Pubmed with the public split of Yang et al. (2016).
 
@@ -127,13 +45,14 @@ def planetoid(name: str, self_loops: bool = True) -> TaskData:
     self_loops : bool, optional
         Give each node exactly one self-loop.
     """
+    reader = _reader(name)
     info = {
         "citation": "Yang, Cohen and Salakhutdinov, Revisiting Semi-Supervised Learning with "
         "Graph Embeddings, ICML 2016",
         "licence": "MIT (kimiyoung/planetoid)",
         "description": f"the citation graph {name}, public split",
     }
-    dataset = _open(name, getattr(dgl.data, PLANETOID[name]), verbose=False)
+    dataset = reader.open_dataset(name, getattr(reader.dgl.data, PLANETOID[name]), verbose=False)
     return task_from_graphs(name, *collect(dataset), self_loops=self_loops, info=info)
 
 
@@ -146,13 +65,14 @@ def heterophilous(name: str, self_loops: bool = True) -> TaskData:
     self_loops : bool, optional
         Give each node exactly one self-loop.
     """
+    reader = _reader(name)
     info = {
         "citation": "Platonov, Kuznedelev, Diskin, Babenko and Prokhorenkova, A critical look at "
         "the evaluation of GNNs under heterophily, ICLR 2023",
         "licence": "MIT (yandex-research/heterophilous-graphs)",
         "description": f"the heterophilous graph {name}, ten fixed splits",
     }
-    graphs, _ = collect(_open(name, HeterophilousGraphDataset, name=name))
+    graphs, _ = collect(reader.open_dataset(name, reader.HeterophilousGraphDataset, name=name))
     return task_from_graphs(
         name, graphs, {}, target=HETEROPHILOUS[name], self_loops=self_loops, info=info
     )
@@ -163,20 +83,13 @@ def _register_named() -> None:
     for load, names in ((planetoid, PLANETOID), (heterophilous, HETEROPHILOUS)):
         features = "none" if load is planetoid else "standardize"
         for name in names:
-            register_dataset(name, features, safe=True, values={"self_loops": None})(
-                partial(load, name)
-            )
+            register_dataset(name, features)(partial(load, name))
 
 
 _register_named()
 
 
-@register_dataset(
-    "tu:NAME",
-    features="standardize",
-    safe=True,
-    values={"folds": 100, "seed": None, "self_loops": None},
-)
+@register_dataset("tu:NAME", features="standardize")
 def tu(name: str, folds: int = 10, seed: Seed = 0, self_loops: bool = True) -> TaskData:
     """Graph classification from the TU collection, with stratified k-fold splits.
 
@@ -196,8 +109,8 @@ def tu(name: str, folds: int = 10, seed: Seed = 0, self_loops: bool = True) -> T
     self_loops : bool, optional
         Give each node exactly one self-loop.
     """
-    _check_word("tu", name)
-    graphs, graph_data = collect(_open(f"tu:{name}", _TUDataset, name=name))
+    reader = _reader(f"tu:{name}")
+    graphs, graph_data = collect(reader.open_dataset(f"tu:{name}", reader.TUDataset, name=name))
     labels = graph_data["label"]
     if labels.is_floating_point() or labels.dim() > 1:
         raise DGLError(f"tu:{name} has no graph classes; only classification is supported.")
@@ -230,22 +143,7 @@ def tu(name: str, folds: int = 10, seed: Seed = 0, self_loops: bool = True) -> T
     )
 
 
-def _describe_places(name: str, /, **options: Any) -> str | None:
-    """What of a DGL data set's options chooses where it reads what it unpickles."""
-    places = [
-        key
-        for key, value in options.items()
-        if not (
-            value is None or isinstance(value, bool | int | float) or key in ("features", *OPTIONS)
-        )
-        and not (key in WORDS and all(map(_is_word, value if isinstance(value, list) else [value])))
-    ]
-    if not places:
-        return None
-    return f"chooses by {', '.join(places)} what dgl.data.{name} reads and unpickles"
-
-
-@register_dataset("dgl:CLASS", values=OPTIONS, runs=_describe_places)
+@register_dataset("dgl:CLASS")
 def dgl_class(
     name: str,
     /,
@@ -270,10 +168,11 @@ def dgl_class(
     **arguments
         Arguments of the class.
     """
+    reader = _reader(name)
     if not is_dgl_class(name):
-        names = [entry for entry in dir(dgl.data) if is_dgl_class(entry)]
+        names = [entry for entry in dir(reader.dgl.data) if is_dgl_class(entry)]
         raise DGLError(f"dgl.data has no data set class {name!r}. {did_you_mean(name, names)}")
-    cls = getattr(dgl.data, name)
+    cls = getattr(reader.dgl.data, name)
     accepted = list(inspect.signature(cls).parameters)
     for argument in arguments:
         if argument not in accepted:
@@ -288,17 +187,17 @@ def dgl_class(
         arguments["seed"] = seed
     parts: list[str] | None = None
     if "mode" in accepted and "mode" not in arguments:
-        graphs: list[dgl.DGLGraph] = []
+        graphs: list[AnyGraph] = []
         pieces: list[dict[str, torch.Tensor]] = []
         parts = []
         for part, mode in (("train", "train"), ("val", "valid"), ("test", "test")):
-            more, data = collect(_open(name, cls, mode=mode, **arguments))
+            more, data = collect(reader.open_dataset(name, cls, mode=mode, **arguments))
             graphs += more
             pieces.append(data)
             parts += [part] * len(more)
         graph_data = {key: torch.cat([piece[key] for piece in pieces]) for key in pieces[0]}
     else:
-        graphs, graph_data = collect(_open(name, cls, **arguments))
+        graphs, graph_data = collect(reader.open_dataset(name, cls, **arguments))
     return task_from_graphs(
         name,
         graphs,
@@ -330,6 +229,7 @@ def ogb(name: str, self_loops: bool = True, bidirected: bool = True) -> TaskData
     self_loops, bidirected : bool, optional
         See `task_from_graphs`.
     """
+    reader = _reader(f"ogb:{name}")
     try:
         from ogb.graphproppred import DglGraphPropPredDataset
         from ogb.nodeproppred import DglNodePropPredDataset
@@ -339,11 +239,10 @@ def ogb(name: str, self_loops: bool = True, bidirected: bool = True) -> TaskData
         ) from error
     if not name.startswith(("ogbn-", "ogbg-")):
         raise DGLError(f"ogb:{name}: only ogbn-... (nodes) and ogbg-... (graphs) are supported.")
-    _check_word("ogb", name)
     is_node = name.startswith("ogbn-")
     kind = DglNodePropPredDataset if is_node else DglGraphPropPredDataset
-    with _loading(f"ogb:{name}"):
-        dataset = kind(name=name, root=get_download_dir())
+    with reader.loading(f"ogb:{name}"):
+        dataset = kind(name=name, root=reader.get_download_dir())
         index = dataset.get_idx_split()
         graphs, data = collect(dataset)
     labels = data["label"]
@@ -373,60 +272,7 @@ def ogb(name: str, self_loops: bool = True, bidirected: bool = True) -> TaskData
     )
 
 
-def _is_word(text: object) -> bool:
-    """Whether a name can become a part of a path and of an address without leading elsewhere."""
-    return (
-        isinstance(text, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", text) is not None
-    )
-
-
-def _check_word(family: str, name: str) -> None:
-    if not _is_word(name):
-        raise DGLError(
-            f"{family}:{name}: not a name of that collection; letters, digits, '_' and '-' are "
-            "allowed."
-        )
-
-
-def _open(name: str, cls: type, /, **arguments: Any) -> Any:
-    """Instance of a DGL data set class; absent and unreachable data is one error, at once."""
-
-    class Guarded(cls):
-        def _download(self) -> None:
-            if self.url is not None and not os.path.exists(self.raw_path):
-                _check_reachable(name, self.url, self.raw_path)
-            super()._download()
-
-    with _loading(name):
-        return Guarded(**arguments)
-
-
-@contextlib.contextmanager
-def _loading(name: str) -> Iterator[None]:
-    """Silence DGL, and say where the data is when reading it fails."""
-    try:
-        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    except (DGLError, KeyboardInterrupt):
-        raise
-    except Exception as error:
-        raise DGLError(
-            f"Data set {name!r} cannot be loaded ({type(error).__name__}: {error}). Check its "
-            f"options and its folder in {get_download_dir()}; if a download broke off, delete the "
-            "folder and load again. DGL_DOWNLOAD_DIR names another place."
-        ) from error
-
-
-def _check_reachable(name: str, url: str, folder: str) -> None:
-    try:
-        with requests.get(url, stream=True, timeout=PROBE_SECONDS) as response:
-            response.raise_for_status()
-    except requests.RequestException as error:
-        parent = Path(folder).parent
-        raise DGLError(
-            f"Data set {name!r} is not in {parent} and cannot be downloaded: {url} "
-            f"({type(error).__name__}). Connect to the network, or put the contents of that file "
-            f"into {folder}; if you have it in another folder, set DGL_DOWNLOAD_DIR to the folder "
-            f"that holds {Path(folder).name}."
-        ) from error
+def _reader(name: str) -> Any:
+    """The module that reads by DGL, imported for the first data set that needs it."""
+    require_dgl(f"Data set {name!r}")
+    return importlib.import_module("dgl_deepgnn.data.dgl_readers")

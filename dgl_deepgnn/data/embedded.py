@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dgl
 import networkx
 import numpy as np
 import torch
@@ -12,6 +11,7 @@ from dgl_deepgnn.data.catalog import register_dataset
 from dgl_deepgnn.data.task_data import TaskData
 from dgl_deepgnn.data.transforms import masks_from_indices, split_items, undirected
 from dgl_deepgnn.errors import DGLError
+from dgl_deepgnn.graph import make_graph
 from dgl_deepgnn.options import Seed
 
 __all__ = ["csbm", "digits", "digits_grid", "karate"]
@@ -22,7 +22,7 @@ _DIGITS = {
 }
 
 
-@register_dataset("digits", features="rescale", safe=True, values={"neighbors": None})
+@register_dataset("digits", features="rescale")
 def digits(neighbors: int = 8) -> TaskData:
     """Handwritten digits as the nodes of a nearest-neighbour graph, 10 classes.
 
@@ -54,7 +54,7 @@ def digits(neighbors: int = 8) -> TaskData:
     np.fill_diagonal(squared, np.inf)
     nearest = squared.argsort(axis=1, kind="stable")[:, :neighbors]
     chooser = np.arange(len(pixels)).repeat(neighbors)
-    graph = undirected(dgl.graph((chooser, nearest.ravel()), num_nodes=len(pixels)))
+    graph = undirected(make_graph((chooser, nearest.ravel()), num_nodes=len(pixels)))
     graph.ndata["feat"] = torch.from_numpy(pixels)
     labels = torch.from_numpy(classes)
     splits = [split_items(labels, (200, 397, 1200))]
@@ -65,7 +65,7 @@ def digits(neighbors: int = 8) -> TaskData:
     return TaskData("digits", [graph], "node", "multiclass", labels, splits, 10, info)
 
 
-@register_dataset("digits-grid", features="standardize", safe=True, values={"neighbors": None})
+@register_dataset("digits-grid", features="standardize")
 def digits_grid(neighbors: int = 8) -> TaskData:
     """Handwritten digits, each image a graph of its 64 pixels, 10 classes.
 
@@ -94,7 +94,7 @@ def digits_grid(neighbors: int = 8) -> TaskData:
     src, dst = map(torch.from_numpy, np.nonzero(near))
     graphs = []
     for image in pixels:
-        graph = dgl.graph((src, dst), num_nodes=64)
+        graph = make_graph((src, dst), num_nodes=64)
         columns = np.column_stack([image, place / 7])
         graph.ndata["feat"] = torch.from_numpy(columns.astype(np.float32))
         graphs.append(graph)
@@ -108,7 +108,7 @@ def digits_grid(neighbors: int = 8) -> TaskData:
     return TaskData("digits-grid", graphs, "graph", "multiclass", labels, splits, 10, info)
 
 
-@register_dataset("karate", safe=True)
+@register_dataset("karate")
 def karate() -> TaskData:
     """Zachary's karate club: 34 members, which side they took, identity features.
 
@@ -116,7 +116,7 @@ def karate() -> TaskData:
     among them the two leaders; eight members for validation, the other twenty for the test.
     """
     club = networkx.karate_club_graph()
-    graph = undirected(dgl.graph(([u for u, _ in club.edges], [v for _, v in club.edges])))
+    graph = undirected(make_graph(([u for u, _ in club.edges], [v for _, v in club.edges])))
     graph.ndata["feat"] = torch.eye(34)
     labels = torch.tensor([int(club.nodes[i]["club"] == "Officer") for i in range(34)])
     train = [0, 1, 2, 32, 33, 23]
@@ -132,19 +132,7 @@ def karate() -> TaskData:
     return TaskData("karate", [graph], "node", "binary", labels, splits, 1, info)
 
 
-@register_dataset(
-    "csbm",
-    safe=True,
-    values={
-        "num_nodes": 20_000,
-        "num_classes": 100,
-        "avg_degree": 100,
-        "homophily": 1,
-        "feature_dim": 1000,
-        "signal": 1e6,
-        "seed": None,
-    },
-)
+@register_dataset("csbm")
 def csbm(
     num_nodes: int = 1000,
     num_classes: int = 4,
@@ -206,7 +194,7 @@ def csbm(
     np.fill_diagonal(chance, within)
     blocks = networkx.stochastic_block_model(sizes.tolist(), chance.tolist(), seed=seed)
     edges = np.array(blocks.edges, dtype=np.int64).reshape(-1, 2)
-    graph = undirected(dgl.graph((edges[:, 0], edges[:, 1]), num_nodes=num_nodes))
+    graph = undirected(make_graph((edges[:, 0], edges[:, 1]), num_nodes=num_nodes))
     classes = np.repeat(np.arange(num_classes), sizes)
     means = rng.standard_normal((num_classes, feature_dim))
     means /= np.linalg.norm(means, axis=1, keepdims=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import dgl
 import torch
 from torch import Tensor
 
@@ -19,17 +18,16 @@ from dgl_deepgnn.data.transforms import (
     undirected,
 )
 from dgl_deepgnn.errors import DGLError
+from dgl_deepgnn.graph import AnyGraph, make_graph
 
-__all__ = ["OPTIONS", "collect", "task_from_graphs"]
+__all__ = ["collect", "task_from_graphs"]
 
 LABELS = ("label", "labels")
 FEATURES = ("feat", "feature", "features", "attr")
-OPTIONS = dict.fromkeys(("level", "target", "self_loops", "bidirected", "seed"))
-"""Of every loader of outside data: plain values, see `register_dataset`."""
 MASKS = tuple(f"{part}_mask" for part in PARTS)
 
 
-def collect(dataset: Iterable[Any]) -> tuple[list[dgl.DGLGraph], dict[str, Tensor]]:
+def collect(dataset: Iterable[Any]) -> tuple[list[AnyGraph], dict[str, Tensor]]:
     """Graphs of a DGL data set and, where its items are pairs, what belongs to each graph."""
     graphs, rows = [], []
     for index in range(len(dataset)):  # type: ignore[arg-type]
@@ -45,7 +43,7 @@ def collect(dataset: Iterable[Any]) -> tuple[list[dgl.DGLGraph], dict[str, Tenso
 
 def task_from_graphs(
     name: str,
-    graphs: list[dgl.DGLGraph],
+    graphs: list[AnyGraph],
     graph_data: Mapping[str, Tensor],
     *,
     level: Level | None = None,
@@ -116,15 +114,17 @@ def task_from_graphs(
 
     made, kept = [], []
     for index, graph in enumerate(graphs):
-        plain = dgl.graph(graph.edges(order="eid"), num_nodes=graph.num_nodes())
+        plain = make_graph(graph.edges(order="eid"), graph.num_nodes())
         source = torch.arange(graph.num_edges())
         if level == "edge":
             # Items keep their places: new edges come behind them and belong to no part.
             if bidirected:
-                plain = dgl.add_reverse_edges(plain)
+                src, dst = plain.edges(order="eid")
+                both = torch.cat([src, dst]), torch.cat([dst, src])
+                plain = make_graph(both, plain.num_nodes())
                 source = source.repeat(2)
             if self_loops:
-                plain = dgl.add_self_loop(plain)
+                plain = plain.add_self_loop()
             extra = plain.num_edges() - len(source)
             source = torch.cat([source, torch.full((extra,), -1)])
             if edge_feat is not None:
@@ -133,7 +133,7 @@ def task_from_graphs(
         elif bidirected:
             plain = undirected(plain, self_loops=self_loops)
         elif self_loops:
-            plain = dgl.add_self_loop(dgl.remove_self_loop(plain))
+            plain = plain.remove_self_loop().add_self_loop()
         plain.ndata["feat"] = node_feat[index]
         made.append(plain)
         kept.append(source)
@@ -181,7 +181,7 @@ def task_from_graphs(
     return TaskData(name, made, level, target, labels, splits, outputs, dict(info))
 
 
-def _find_level(name: str, graphs: list[dgl.DGLGraph], graph_data: Mapping[str, Tensor]) -> Level:
+def _find_level(name: str, graphs: list[AnyGraph], graph_data: Mapping[str, Tensor]) -> Level:
     places: dict[Level, Mapping[str, Tensor]] = {
         "node": graphs[0].ndata,
         "edge": graphs[0].edata,

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import dgl
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from dgl_deepgnn.data.task_data import Split
 from dgl_deepgnn.data.transforms import deal_graphs
+from dgl_deepgnn.graph import AnyGraph, make_graph
 
 __all__ = [
     "EDGE_FEATURES",
@@ -35,7 +35,7 @@ EDGE_FEATURES = ["dr", "dphi", "dz", "dR", "dphi_dr", "z0"]
 class HitGraph(NamedTuple):
     """A graph over hits: candidates first, then their reverses, then self-loops."""
 
-    graph: dgl.DGLGraph
+    graph: AnyGraph
     labels: torch.Tensor
     """int64, per edge: 1 where both hits follow each other on one track."""
     is_candidate: torch.Tensor
@@ -163,7 +163,7 @@ def hit_graph(
     follows &= steps[dst] == steps[src] + 1
 
     loops = np.arange(len(r))
-    graph = dgl.graph(
+    graph = make_graph(
         (
             torch.from_numpy(np.concatenate([src, dst, loops])),
             torch.from_numpy(np.concatenate([dst, src, loops])),
@@ -178,7 +178,7 @@ def hit_graph(
 
 
 def deal_candidates(
-    graphs: list[dgl.DGLGraph], items: list[torch.Tensor], part_of_graph: list[str]
+    graphs: list[AnyGraph], items: list[torch.Tensor], part_of_graph: list[str]
 ) -> Split:
     """Masks of a split by graph in which only `items` (bool, per edge) are scored."""
     masks = deal_graphs([graph.num_edges() for graph in graphs], part_of_graph)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-import dgl
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -15,6 +14,7 @@ from dgl_deepgnn.data.catalog import register_dataset
 from dgl_deepgnn.data.task_data import TaskData
 from dgl_deepgnn.data.transforms import deal_graphs, deal_parts, undirected
 from dgl_deepgnn.errors import DGLError
+from dgl_deepgnn.graph import as_graph
 from dgl_deepgnn.options import Seed
 
 __all__ = ["depth_bounds", "hops_to_nearest", "long_range", "random_tree"]
@@ -22,9 +22,7 @@ __all__ = ["depth_bounds", "hops_to_nearest", "long_range", "random_tree"]
 CHAIN = (8, 24)  # shortest and longest chain between two junctions
 
 
-@register_dataset(
-    "long-range", safe=True, values={"k": 100, "graphs": 100, "num_nodes": 2000, "seed": None}
-)
+@register_dataset("long-range")
 def long_range(k: int = 20, graphs: int = 40, num_nodes: int = 500, seed: Seed = 0) -> TaskData:
     """Random trees of large diameter; a node is positive if a marked node is within `k` hops.
 
@@ -77,7 +75,7 @@ def long_range(k: int = 20, graphs: int = 40, num_nodes: int = 500, seed: Seed =
 
     made = []
     for tree, marked in zip(trees, marks, strict=True):
-        graph = undirected(dgl.from_scipy(tree))
+        graph = undirected(as_graph(tree))
         columns = np.column_stack([marked, np.ones(num_nodes)]).astype(np.float32)
         graph.ndata["feat"] = torch.from_numpy(columns)
         made.append(graph)

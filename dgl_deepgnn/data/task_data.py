@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, NoReturn, get_args
 
-import dgl
 import torch
 from torch import Tensor
 
 from dgl_deepgnn.errors import DGLError
+from dgl_deepgnn.graph import AnyGraph
 from dgl_deepgnn.wording import counted
 
 __all__ = ["Level", "Split", "Target", "TaskData"]
@@ -64,7 +64,8 @@ class TaskData:
 
     Examples
     --------
-    >>> graph = dgl.graph(([0, 1, 2], [1, 2, 0]))
+    >>> from dgl_deepgnn.graph import make_graph
+    >>> graph = make_graph(([0, 1, 2], [1, 2, 0]))
     >>> graph.ndata["feat"] = torch.eye(3)
     >>> one = torch.eye(3, dtype=torch.bool)
     >>> split = {"train": one[0], "val": one[1], "test": one[2]}
@@ -74,7 +75,7 @@ class TaskData:
     """
 
     name: str
-    graphs: list[dgl.DGLGraph]
+    graphs: list[AnyGraph]
     level: Level
     target: Target
     labels: Tensor

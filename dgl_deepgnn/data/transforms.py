@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import dgl
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from dgl_deepgnn.data.task_data import PARTS, Split, TaskData
 from dgl_deepgnn.errors import DGLError
+from dgl_deepgnn.graph import AnyGraph, make_graph
 from dgl_deepgnn.wording import counted
 
 __all__ = [
@@ -33,7 +33,7 @@ FEATURE_TRANSFORMS = ("none", "row-normalize", "standardize", "rescale")
 
 def transform_features(
     task: TaskData, how: str
-) -> tuple[list[dgl.DGLGraph], dict[str, dict[str, Any]]]:
+) -> tuple[list[AnyGraph], dict[str, dict[str, Any]]]:
     """Scale node and edge features; see `load_data` for the choices.
 
     Returns
@@ -54,7 +54,7 @@ def transform_features(
     return [apply_scaling(graph, record) for graph in task.graphs], record
 
 
-def apply_scaling(graph: dgl.DGLGraph, record: dict[str, dict[str, Any]]) -> dgl.DGLGraph:
+def apply_scaling(graph: AnyGraph, record: dict[str, dict[str, Any]]) -> AnyGraph:
     """Treat the raw features of a graph as those of a loaded data set were treated.
 
     Parameters
@@ -71,7 +71,7 @@ def apply_scaling(graph: dgl.DGLGraph, record: dict[str, dict[str, Any]]) -> dgl
 
     Examples
     --------
-    >>> graph = dgl.graph(([0], [1]))
+    >>> graph = make_graph(([0], [1]))
     >>> graph.ndata["feat"] = torch.tensor([[1.0, 3.0], [0.0, 0.0]])
     >>> apply_scaling(graph, {"node": {"transform": "row-normalize"}}).ndata["feat"].tolist()
     [[0.25, 0.75], [0.0, 0.0]]
@@ -103,22 +103,26 @@ def _statistics(feat: Tensor, how: str) -> dict[str, list[float]]:
     return {"mean": mean.float().tolist(), "scale": scale.float().tolist()}
 
 
-def undirected(graph: dgl.DGLGraph, *, self_loops: bool = True) -> dgl.DGLGraph:
+def undirected(graph: AnyGraph, *, self_loops: bool = True) -> AnyGraph:
     """Simple graph with both directions of every edge, and one self-loop per node if asked.
 
-    Edge data is dropped.
+    Edges are sorted by source and destination, with the self-loops behind them; edge data is
+    dropped.
 
     Examples
     --------
-    >>> undirected(dgl.graph(([0, 1, 1], [1, 1, 0]))).num_edges()
+    >>> undirected(make_graph(([0, 1, 1], [1, 1, 0]))).num_edges()
     4
     """
-    frame = dict(graph.ndata)
-    graph = dgl.to_bidirected(dgl.remove_self_loop(graph).cpu())
+    num_nodes = graph.num_nodes()
+    src, dst = (end.cpu() for end in graph.edges(order="eid"))
+    src, dst = src[src != dst].long(), dst[src != dst].long()
+    both = torch.cat([src * num_nodes + dst, dst * num_nodes + src]).unique()
+    made = make_graph((both // max(num_nodes, 1), both % max(num_nodes, 1)), num_nodes)
     if self_loops:
-        graph = dgl.add_self_loop(graph)
-    graph.ndata.update(frame)
-    return graph
+        made = made.add_self_loop()
+    made.ndata.update(graph.ndata)
+    return made
 
 
 def one_hot(values: Tensor) -> Tensor:
@@ -133,7 +137,7 @@ def one_hot(values: Tensor) -> Tensor:
     return torch.nn.functional.one_hot(index, len(distinct)).float()
 
 
-def degree_features(graphs: list[dgl.DGLGraph], most: int = 64) -> list[Tensor]:
+def degree_features(graphs: list[AnyGraph], most: int = 64) -> list[Tensor]:
     """In-degrees as indicator columns, degrees over `most` counted as `most`."""
     degrees = [graph.in_degrees().clamp(max=most) for graph in graphs]
     return list(one_hot(torch.cat(degrees)).split([len(degree) for degree in degrees]))

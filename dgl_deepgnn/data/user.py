@@ -9,19 +9,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import dgl
-import dgl.data
-
 from dgl_deepgnn.data.catalog import register_dataset
-from dgl_deepgnn.data.from_graphs import OPTIONS, collect, task_from_graphs
+from dgl_deepgnn.data.from_graphs import collect, task_from_graphs
 from dgl_deepgnn.data.task_data import Level, Target, TaskData
 from dgl_deepgnn.errors import DGLError
+from dgl_deepgnn.graph import require_dgl
 from dgl_deepgnn.options import Seed
 
 __all__ = ["csv", "file", "python"]
 
 
-@register_dataset("csv:PATH", values=OPTIONS)
+@register_dataset("csv:PATH")
 def csv(
     path: str,
     level: Level | None = None,
@@ -42,8 +40,9 @@ def csv(
     level, target, self_loops, bidirected, seed : optional
         See `task_from_graphs`.
     """
+    kind: Any = require_dgl(f"csv:{path}").data.CSVDataset
 
-    class Uncached(dgl.data.CSVDataset):
+    class Uncached(kind):
         """A cache would outlive changes of the files, and fill the user's folder."""
 
         def has_cache(self) -> bool:
@@ -81,7 +80,7 @@ def csv(
     )
 
 
-@register_dataset("file:PATH", values=OPTIONS)
+@register_dataset("file:PATH")
 def file(
     path: str,
     level: Level | None = None,
@@ -102,6 +101,7 @@ def file(
     level, target, self_loops, bidirected, seed : optional
         See `task_from_graphs`.
     """
+    dgl = require_dgl(f"file:{path}")
     source = Path(path).expanduser()
     if not source.is_file():
         raise DGLError(f"file:{path} does not exist. Give a file written by dgl.save_graphs.")
@@ -123,12 +123,7 @@ def file(
     )
 
 
-def _describe_call(entry: str, **arguments: Any) -> str:
-    module, _, function = entry.partition(":")
-    return f"imports the module {module} and calls its function {function}"
-
-
-@register_dataset("python:MODULE:FUNCTION", runs=_describe_call)
+@register_dataset("python:MODULE:FUNCTION")
 def python(entry: str, **arguments: Any) -> TaskData:
     """What a function ``package.module:function`` returns: a `TaskData`.
 

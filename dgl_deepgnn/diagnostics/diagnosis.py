@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from dgl import DGLGraph
 from torch import Tensor, nn
 
 from dgl_deepgnn.diagnostics.verdicts import Verdict, judge, number
 from dgl_deepgnn.errors import DGLError
+from dgl_deepgnn.graph import AnyGraph, as_graph
 from dgl_deepgnn.nn import DeepGNN, ResGINConv, ResGraphConv, ResidualConv, ResSAGEConv
 from dgl_deepgnn.theory import Family, Prediction, predict
 from dgl_deepgnn.wording import counted
@@ -108,7 +108,7 @@ class Diagnosis:
 
 def diagnose(
     model: nn.Module,
-    graph: DGLGraph,
+    graph: AnyGraph,
     feat: Tensor,
     *,
     edge_weight: Tensor | None = None,
@@ -174,6 +174,7 @@ def diagnose(
     """
     if draws < 1:
         raise DGLError(f"draws must be at least 1, got {draws}.")
+    given, graph = graph, as_graph(graph)
     if graph.is_block or not graph.is_homogeneous:
         raise DGLError(
             "diagnose needs a homogeneous graph or a batch of them: dgl.to_homogeneous(graph) "
@@ -184,7 +185,7 @@ def diagnose(
     if theory is None and isinstance(model, DeepGNN):
         theory = _theory(model, graph, feat, edge_weight)
     if forward is None:
-        arguments = (graph, feat) if edge_weight is None else (graph, feat, edge_weight)
+        arguments = (given, feat) if edge_weight is None else (given, feat, edge_weight)
 
         def forward(model: nn.Module) -> Tensor:
             return model(*arguments)
@@ -234,7 +235,7 @@ _Record = list[_Row]
 class _Geometry:
     """The graph as the statistics need it."""
 
-    def __init__(self, graph: DGLGraph) -> None:
+    def __init__(self, graph: AnyGraph) -> None:
         self.num_nodes = graph.num_nodes()
         sizes = graph.batch_num_nodes().cpu()
         self.graph_of_node = torch.repeat_interleave(torch.arange(len(sizes)), sizes)
@@ -340,7 +341,7 @@ def _shuffle(model: nn.Module) -> None:
 
 
 def _theory(
-    model: DeepGNN, graph: DGLGraph, feat: Tensor, edge_weight: Tensor | None
+    model: DeepGNN, graph: AnyGraph, feat: Tensor, edge_weight: Tensor | None
 ) -> Prediction | None:
     """Prediction for a model of ours, or None where the theory does not reach."""
     config, family = model.config, _FAMILIES.get(type(model.convs[0]))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dgl_deepgnn.files import write_figure
 from dgl_deepgnn.wording import counted
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def draw(diagnosis: Diagnosis, path: str | Path) -> None:
         figure.text(0.07, y - 0.018, message, fontsize=8, color="0.2", va="top")
         y -= 0.034 + 0.013 * (message.count("\n") + 1)
     figure.subplots_adjust(left=0.07, right=0.98, top=0.872, bottom=0.265, hspace=0.42, wspace=0.16)
-    figure.savefig(path, format="png", dpi=110)
+    write_figure(Path(path), figure, dpi=110)
 
 
 def _panel(axis: Any, diagnosis: Diagnosis, quantity: str) -> None:

@@ -9,14 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import dgl
 import torch
-from dgl import DGLGraph
 from torch import Tensor
 
 from dgl_deepgnn.data import apply_scaling
 from dgl_deepgnn.errors import DGLError, UserError
 from dgl_deepgnn.files import write_text
+from dgl_deepgnn.graph import AnyGraph, require_dgl
 from dgl_deepgnn.hub.config import has_self_loops
 from dgl_deepgnn.hub.load import from_pretrained
 from dgl_deepgnn.nn import DeepGNN
@@ -113,10 +112,11 @@ def _check_output(path: Path, force: bool) -> None:
         raise UserError(f"{path} cannot be written: there is no folder {path.parent}.")
 
 
-def _read(path: Path) -> list[DGLGraph]:
+def _read(path: Path) -> list[AnyGraph]:
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
         raise UserError(f"{path} {what}. Give a file written by dgl.save_graphs.")
+    dgl = require_dgl(f"Reading {path}")
     try:
         graphs, _ = dgl.load_graphs(str(path))
     except Exception as error:  # DGL's reader raises several kinds
@@ -129,7 +129,7 @@ def _read(path: Path) -> list[DGLGraph]:
     return graphs
 
 
-def _check_features(graph: DGLGraph, where: str, in_feats: int, edge_feats: int) -> None:
+def _check_features(graph: AnyGraph, where: str, in_feats: int, edge_feats: int) -> None:
     needed = [("ndata", graph.ndata, in_feats)]
     needed += [("edata", graph.edata, edge_feats)] if edge_feats else []
     for name, frame, width in needed:
@@ -147,7 +147,7 @@ def _check_features(graph: DGLGraph, where: str, in_feats: int, edge_feats: int)
             raise UserError(f"{where}: {name}['feat'] holds values that are not finite.")
 
 
-def _scores(model: DeepGNN, graph: DGLGraph, reads_edges: bool) -> Tensor:
+def _scores(model: DeepGNN, graph: AnyGraph, reads_edges: bool) -> Tensor:
     edge_feat = graph.edata["feat"] if reads_edges else None
     with torch.no_grad():
         return model(graph, graph.ndata["feat"], edge_feat=edge_feat)
@@ -172,7 +172,7 @@ def _item_names(level: str) -> list[str]:
     )
 
 
-def _items(level: str, index: int, graph: DGLGraph) -> Iterator[tuple[int, ...]]:
+def _items(level: str, index: int, graph: AnyGraph) -> Iterator[tuple[int, ...]]:
     if level == "graph":
         yield (index,)
     elif level == "node":

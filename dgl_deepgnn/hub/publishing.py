@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -17,7 +16,7 @@ from torch import Tensor
 
 import dgl_deepgnn
 from dgl_deepgnn.data import TaskData, load_data
-from dgl_deepgnn.files import load_tensors, save_tensors, write_json, write_text
+from dgl_deepgnn.files import save_tensors, write_json, write_text
 from dgl_deepgnn.hub.card import model_card
 from dgl_deepgnn.hub.config import (
     Config,
@@ -33,9 +32,10 @@ from dgl_deepgnn.hub.evaluation import FP16_TOLERANCE, TOLERANCE, agrees, score_
 from dgl_deepgnn.hub.index import CONFIG, METRICS, WEIGHTS, Entry, FileFacts, Index, Ratio
 from dgl_deepgnn.hub.store import INDEX, OLD, FolderZoo, open_zoo
 from dgl_deepgnn.recipe import Recipe, list_recipes, load_recipe
-from dgl_deepgnn.speedup.report import PRINCIPLED
-from dgl_deepgnn.training import RunFolder
-from dgl_deepgnn.training.run import summarize
+from dgl_deepgnn.speedup.record import Comparison
+from dgl_deepgnn.speedup.report import PRINCIPLED, plot_speedup, speedup_csv
+from dgl_deepgnn.training.folder import ModelBuilt, RunFolder, Summary
+from dgl_deepgnn.training.run import plot_run, summarize
 
 __all__ = ["publish"]
 
@@ -96,7 +96,7 @@ def publish(
     recipe = folder.recipe
     name = recipe.name
     _check_name(recipe)
-    record = _open_speedup(folder, Path(speedup) if speedup else _record_of(folder.path))
+    speedups = _read_speedup(folder, Path(speedup) if speedup else _record_of(folder.path))
     summary = _finished(folder)
     _check_free(target, name, replace)
     data = load_data(recipe.data.name, **recipe.data.options)
@@ -104,15 +104,16 @@ def publish(
     config = _config(folder, data, dtype, licence, summary["best_seed"])
     with _locked(target), _staging(target.path / f"{STAGING}{name}") as staging:
         _check_free(target, name, replace)
-        tensors, _ = load_tensors(folder.path / WEIGHTS)
+        tensors, _ = folder.load(WEIGHTS)
         save_tensors(staging / WEIGHTS, _cast(tensors, dtype), {"seed": config.weights.seed})
         metrics = {**summary, "weights": _reproduce(config, staging, data, summary)}
         write_json(staging / CONFIG, config.model_dump(mode="json"))
         write_json(staging / METRICS, metrics)
-        for file in ("speedup.json", "speedup.csv", "speedup.png"):
-            shutil.copyfile(record / file, staging / file)
-        shutil.copyfile(folder.path / "loss.png", staging / "loss.png")
-        speedups = json.loads((record / "speedup.json").read_text())
+        # Drawn anew from what carries a checksum, rather than copied.
+        write_json(staging / "speedup.json", speedups)
+        write_text(staging / "speedup.csv", speedup_csv(speedups))
+        plot_speedup(staging / "speedup.png", speedups)
+        plot_run(staging / "loss.png", folder)
         write_text(staging / "README.md", model_card(config, metrics, speedups))
         _swap_in(target, name, staging, make_entry(staging, config, metrics, speedups))
     return target.path / name
@@ -178,24 +179,23 @@ def _record_of(run: Path) -> Path:
     return usual
 
 
-def _open_speedup(run: RunFolder, path: Path) -> Path:
+def _read_speedup(run: RunFolder, path: Path) -> dict[str, Any]:
     if not (path / "speedup.json").exists():
         how = f"--resume {path}" if path.exists() else f"{run.path}/recipe.yaml --output {path}"
         raise ZooError(
             f"There is no finished speed-up record at {path}. Make it with `dgl-deepgnn speedup "
             f"{how}`, or say where it is (--speedup)."
         )
-    other = RunFolder.open(path, kind="speed-up record").recipe
+    record = RunFolder.open(path, kind="speed-up record")
     for key in ("name", "data", "model"):
-        if getattr(other, key) != getattr(run.recipe, key):
+        if getattr(record.recipe, key) != getattr(run.recipe, key):
             raise ZooError(
                 f"The speed-up record {path} belongs to another recipe: its key {key} differs "
                 f"from that of {run.path}."
             )
-    facts = [json.loads((place / "run.json").read_text()) for place in (run.path, path)]
-    if facts[0]["fingerprint"] != facts[1]["fingerprint"]:
+    if record.facts["fingerprint"] != run.facts["fingerprint"]:
         raise ZooError(f"The speed-up record {path} was made on other data than {run.path}.")
-    return path
+    return record.read("speedup.json", Comparison)
 
 
 def _finished(run: RunFolder) -> dict[str, Any]:
@@ -206,12 +206,17 @@ def _finished(run: RunFolder) -> dict[str, Any]:
             f"The run {run.path} is not finished: continue it with "
             f"`dgl-deepgnn train --resume {run.path}`."
         )
-    summary = json.loads((run.path / "summary.json").read_text())
-    means = {
-        metric: summarize([result["test"][metric] for result in results if result])
-        for metric in summary["test"]
-    }
-    if summary["seeds"] != results or summary["test"] != means:
+    summary = run.read("summary.json", Summary)
+    tests = [result["test"] for result in results if result]
+    agree = (
+        summary["seeds"] == results
+        and summary["best_seed"] in run.recipe.seeds
+        and summary["metric"] in tests[0]
+        and all(test.keys() == tests[0].keys() for test in tests)
+        and summary["test"]
+        == {metric: summarize([test[metric] for test in tests]) for metric in tests[0]}
+    )
+    if not agree:
         raise ZooError(f"{run.path}: summary.json does not agree with the results of the seeds.")
     return summary
 
@@ -238,9 +243,8 @@ def _is_leftover(folder: Path, name: str) -> bool:
 
 
 def _config(folder: RunFolder, data: TaskData, dtype: Any, licence: str, seed: int) -> Config:
-    built = json.loads((folder.path / CONFIG).read_text())
-    environment = json.loads((folder.path / "run.json").read_text())
-    del environment["kind"]
+    built = folder.read(CONFIG, ModelBuilt)
+    environment = {key: folder.facts[key] for key in ("versions", "device", "threads")}
     recipe, info = folder.recipe, data.info
     return Config(
         name=recipe.name,
@@ -254,7 +258,7 @@ def _config(folder: RunFolder, data: TaskData, dtype: Any, licence: str, seed: i
         data=DataFacts(
             name=data.name,
             options=recipe.data.options,
-            fingerprint=environment.pop("fingerprint"),
+            fingerprint=folder.facts["fingerprint"],
             level=data.level,
             target=data.target,
             splits=len(data.splits),

@@ -1,6 +1,6 @@
 """Initializer hooks: the critical initialization and the schemes it is compared with."""
 
-import dgl_deepgnn.init.dgl_layers  # noqa: F401 (registers its hooks)
+from dgl_deepgnn.graph import DGL_VERSION
 from dgl_deepgnn.init.comparison import fixup_, lsuv_, rezero_, virgo_
 from dgl_deepgnn.init.hooks import (
     GraphContext,
@@ -10,6 +10,9 @@ from dgl_deepgnn.init.hooks import (
     register_initializer,
 )
 from dgl_deepgnn.init.schemes import SCHEMES, critical_, glorot_, he_
+
+if DGL_VERSION is not None:
+    import dgl_deepgnn.init.dgl_layers  # noqa: F401 (registers its hooks)
 
 __all__ = [
     "SCHEMES",

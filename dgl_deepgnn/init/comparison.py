@@ -7,12 +7,11 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, TypeVar
 
-import dgl
 import torch
-from dgl import DGLGraph
 from torch import Tensor, nn
 
 from dgl_deepgnn.errors import DGLError
+from dgl_deepgnn.graph import AnyGraph, as_graph
 from dgl_deepgnn.init.hooks import (
     GraphContext,
     LinearMap,
@@ -31,7 +30,7 @@ M = TypeVar("M", bound=nn.Module)
 def fixup_(
     module: M,
     branches: Iterable[nn.Module],
-    graph: DGLGraph | None = None,
+    graph: AnyGraph | None = None,
     *,
     edge_weight: Tensor | None = None,
     output_layer: bool = True,
@@ -84,7 +83,7 @@ def fixup_(
 def rezero_(
     module: M,
     branches: Iterable[nn.Module],
-    graph: DGLGraph | None = None,
+    graph: AnyGraph | None = None,
     *,
     edge_weight: Tensor | None = None,
     output_layer: bool = True,
@@ -174,7 +173,7 @@ def _draw_critical(
 
 def lsuv_(
     module: M,
-    graph: DGLGraph,
+    graph: AnyGraph,
     feat: Tensor,
     *,
     tol: float = 0.1,
@@ -216,6 +215,7 @@ def lsuv_(
 
     Examples
     --------
+    >>> import dgl
     >>> graph = dgl.rand_graph(50, 300).add_self_loop()
     >>> model = dgl.nn.Sequential(dgl.nn.GraphConv(8, 16), dgl.nn.GraphConv(16, 4))
     >>> feat = torch.randn(50, 8)
@@ -270,7 +270,7 @@ def lsuv_(
 
 def virgo_(
     module: M,
-    graph: DGLGraph,
+    graph: AnyGraph,
     feat: Tensor | None = None,
     *,
     edge_weight: Tensor | None = None,
@@ -320,16 +320,18 @@ def virgo_(
 
     Examples
     --------
+    >>> import dgl
     >>> graph = dgl.rand_graph(50, 300).add_self_loop()
     >>> model = dgl.nn.Sequential(*[dgl.nn.GraphConv(16, 16) for _ in range(8)])
     >>> model = virgo_(model, graph, torch.rand(50, 16))
     """
     stages = collect_stages(module, WithoutGraph(strict=strict))
+    graph = as_graph(graph)
     depth, num_nodes = len(stages), graph.num_nodes()
     ones = torch.ones(num_nodes, 1, dtype=torch.float64)
     signal = ones if feat is None else feat.detach().double().mean(1, keepdim=True).cpu()
     s = _energy_ratios(graph, signal, depth, edge_weight)
-    r = _energy_ratios(dgl.reverse(graph), ones, depth, edge_weight)
+    r = _energy_ratios(graph.reverse(), ones, depth, edge_weight)
     variance: dict[int, float] = {}
     for index, stage in enumerate(stages):
         for linear in stage:
@@ -344,7 +346,7 @@ def virgo_(
 
 
 def _energy_ratios(
-    graph: DGLGraph, signal: Tensor, depth: int, edge_weight: Tensor | None
+    graph: AnyGraph, signal: Tensor, depth: int, edge_weight: Tensor | None
 ) -> list[float]:
     """Ratios ``|A^l x|^2 / |A^(l+1) x|^2``, l = 0, 1, ...; for ones the first is N / r_1."""
     weight = None if edge_weight is None else edge_weight.detach()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import dgl
 import torch
 from dgl.nn import GATConv, GATv2Conv, GINConv, GraphConv, SAGEConv
 from torch import nn
@@ -100,7 +99,7 @@ def _radius_with_self_loops(conv: Any, context: GraphContext) -> float:
         return 1.0
     weight = context.edge_weight.reshape(-1)
     weight = torch.cat([weight, weight.new_ones(context.graph.num_nodes())])
-    return float(spectral_radius(dgl.add_self_loop(context.graph), "right", weight).max())
+    return float(spectral_radius(context.graph.add_self_loop(), "right", weight).max())
 
 
 @register_initializer(GINConv)

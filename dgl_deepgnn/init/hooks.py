@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from dgl import DGLGraph
 from torch import Tensor, nn
 
 from dgl_deepgnn.errors import DGLError
+from dgl_deepgnn.graph import AnyGraph, as_graph
 from dgl_deepgnn.operator.aggregation import Norm, spectral_radius
 from dgl_deepgnn.registry import load_plugins
 
@@ -106,14 +106,16 @@ class GraphContext:
         alone.
     """
 
-    graph: DGLGraph | None = None
+    graph: AnyGraph | None = None
     edge_weight: Tensor | None = None
     strict: bool = True
     _radii: dict[tuple[Norm, float], float] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if self.graph is not None and not isinstance(self.graph, DGLGraph):
+        if isinstance(self.graph, nn.Module):
             raise DGLError(f"{_ORDER} Where the graph belongs stands a {_kind(self.graph)}.")
+        if self.graph is not None:
+            object.__setattr__(self, "graph", as_graph(self.graph))
         if self.edge_weight is not None and self.graph is None:
             raise DGLError("edge_weight was given without the graph whose edges it belongs to.")
 

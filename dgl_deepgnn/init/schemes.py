@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import torch
-from dgl import DGLGraph
 from torch import Tensor, nn
 
+from dgl_deepgnn.graph import AnyGraph
 from dgl_deepgnn.init.hooks import (
     GraphContext,
     LinearMap,
@@ -30,7 +30,7 @@ SCHEMES: Registry[Scheme] = Registry("initialization")
 @SCHEMES.register("critical")
 def critical_(
     module: M,
-    graph: DGLGraph | None = None,
+    graph: AnyGraph | None = None,
     *,
     edge_weight: Tensor | None = None,
     output_layer: bool = True,

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
 import torch
-from dgl import DGLGraph
 from torch import Tensor, nn
 
 from dgl_deepgnn.errors import DGLError
+from dgl_deepgnn.graph import AnyGraph
 from dgl_deepgnn.init import SCHEMES
 from dgl_deepgnn.init.hooks import (
     GraphContext,
@@ -154,11 +154,6 @@ class DeepGNN(nn.Module):
             "other than 'batch' with checkpoint=True",
             not (checkpoint and norm_layer == "batch"),
         )
-        given = spectral_radius is not None
-        number = isinstance(spectral_radius, int | float) and 0 < spectral_radius < float("inf")
-        _require(
-            "spectral_radius", spectral_radius, "None or a positive number", number or not given
-        )
         _require("init", init, f"one of {tuple(SCHEMES)}", init in SCHEMES)
         self.in_feats, self.num_layers = in_feats, num_layers
         self.residual, self.init, self.alpha = residual, init, alpha
@@ -219,7 +214,7 @@ class DeepGNN(nn.Module):
         """Draw all weights anew by the model's initialization."""
         SCHEMES[self.init](self)
 
-    def operator(self, graph: DGLGraph, edge_weight: Tensor | None = None) -> AggregationOperator:
+    def operator(self, graph: AnyGraph, edge_weight: Tensor | None = None) -> AggregationOperator:
         """Operator of `graph` for this model; pass it in the graph's place to reuse it."""
         inner = self.convs[min(1, self.num_layers - 1)]
         assert isinstance(inner, ResidualConv)
@@ -227,7 +222,7 @@ class DeepGNN(nn.Module):
 
     def forward(
         self,
-        graph: DGLGraph | AggregationOperator,
+        graph: AnyGraph | AggregationOperator,
         feat: Tensor,
         edge_weight: Tensor | None = None,
         edge_feat: Tensor | None = None,

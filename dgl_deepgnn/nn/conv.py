@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from dgl import DGLGraph
 from torch import Tensor, nn
 
 from dgl_deepgnn.errors import DGLError
+from dgl_deepgnn.graph import AnyGraph, as_graph
 from dgl_deepgnn.init import SCHEMES
 from dgl_deepgnn.init.hooks import GraphContext
 from dgl_deepgnn.operator.aggregation import NORMS, AggregationOperator, Norm, aggregation_operator
@@ -65,13 +65,14 @@ class ResidualConv(nn.Module):
         SCHEMES[self.init](self)
 
     def operator(
-        self, graph: DGLGraph, edge_weight: Tensor | None = None, *, folded: bool = True
+        self, graph: AnyGraph, edge_weight: Tensor | None = None, *, folded: bool = True
     ) -> AggregationOperator:
         """Aggregation operator of `graph` for this layer, to be reused over many calls.
 
         Without `folded`, the identity is left to :meth:`aggregate`: so layers of different t
         share one operator.
         """
+        graph = as_graph(graph)
         between_types = graph.srctypes != graph.dsttypes
         return aggregation_operator(
             graph,
@@ -83,7 +84,7 @@ class ResidualConv(nn.Module):
 
     def forward(
         self,
-        graph: DGLGraph | AggregationOperator,
+        graph: AnyGraph | AggregationOperator,
         feat: Features,
         edge_weight: Tensor | None = None,
     ) -> Tensor:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dgl
 import torch
 import torch.nn.functional as F
-from dgl import DGLGraph
 from torch import Tensor, nn
 
 from dgl_deepgnn.errors import DGLError
+from dgl_deepgnn.graph import AnyGraph
 
 __all__ = ["READOUTS", "EdgeHead", "GraphHead"]
 
@@ -33,11 +32,23 @@ class GraphHead(nn.Module):
         self.readout = readout
         self.linear = nn.Linear(hidden_feats, out_feats)
 
-    def forward(self, graph: DGLGraph, feat: Tensor) -> Tensor:
+    def forward(self, graph: AnyGraph, feat: Tensor) -> Tensor:
         """Scores of shape (graphs, out_feats) from features of shape (N, hidden_feats)."""
         sizes = graph.batch_num_nodes().to(feat.device)
-        pooled = dgl.ops.segment_reduce(sizes, feat, reducer=self.readout)
-        return self.linear(pooled)
+        graph_of_node = torch.arange(len(sizes), device=feat.device).repeat_interleave(
+            sizes, output_size=len(feat)
+        )
+        return self.linear(pool(feat, graph_of_node, sizes, self.readout))
+
+
+def pool(feat: Tensor, graph_of_node: Tensor, sizes: Tensor, readout: str) -> Tensor:
+    """Mean, sum or maximum of the nodes of each graph, shape (B, width); 0 without nodes."""
+    index = graph_of_node[:, None].expand_as(feat)
+    pooled = feat.new_zeros(len(sizes), feat.shape[1])
+    if readout == "max":
+        return pooled.scatter_reduce(0, index, feat, "amax", include_self=False)
+    pooled = pooled.scatter_add(0, index, feat)
+    return pooled if readout == "sum" else pooled / sizes.clamp(min=1)[:, None]
 
 
 class EdgeHead(nn.Module):
@@ -57,7 +68,7 @@ class EdgeHead(nn.Module):
         self.pair = nn.Linear(2 * hidden_feats + edge_feats, hidden_feats)
         self.score = nn.Linear(hidden_feats, out_feats)
 
-    def forward(self, graph: DGLGraph, feat: Tensor, edge_feat: Tensor | None = None) -> Tensor:
+    def forward(self, graph: AnyGraph, feat: Tensor, edge_feat: Tensor | None = None) -> Tensor:
         """Scores of shape (E, out_feats) from features (N, hidden_feats), (E, edge_feats)."""
         given = (graph.num_edges(), 0) if edge_feat is None else tuple(edge_feat.shape)
         if given != (graph.num_edges(), self.edge_feats):

@@ -1,18 +1,17 @@
-"""Aggregation operators: ``A_t = (1 - t) I + t A / lambda`` of a DGL graph."""
+"""Aggregation operators: ``A_t = (1 - t) I + t A / lambda`` of a graph."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any, Literal
 
-import dgl
 import numpy as np
 import scipy.sparse as sp
 import torch
-from dgl import DGLGraph
 from torch import Tensor
 
 from dgl_deepgnn.errors import DGLError
+from dgl_deepgnn.graph import AnyGraph, Graph, as_graph, u_mul_e_sum
 from dgl_deepgnn.operator.sparse import SparseMatrix, SparseProduct
 from dgl_deepgnn.operator.spectral import block_spectral_radii
 
@@ -54,7 +53,7 @@ class AggregationOperator:
 
     def __init__(
         self,
-        graph: DGLGraph,
+        graph: AnyGraph,
         matrix: sp.csr_matrix,
         t: float,
         spectral_radii: np.ndarray,
@@ -109,10 +108,10 @@ class AggregationOperator:
         return self._trainable is not None
 
     def _message_passing(self, feat: Tensor) -> Tensor:
-        """Same product by DGL's kernel, which has the gradient in the edge weights."""
+        """Same product along the edges, which has the gradient in their weights."""
         weight, scale = self._trainable  # type: ignore[misc]
         message = (weight * scale.to(weight)).to(feat.dtype).unsqueeze(-1)
-        aggregated = dgl.ops.u_mul_e_sum(self.graph, feat, message)
+        aggregated = u_mul_e_sum(self.graph, feat, message)
         return aggregated + (1 - self.t) * feat[: self.shape[0]] if self.t < 1 else aggregated
 
     def matrices(
@@ -149,8 +148,9 @@ class AggregationOperator:
 
         Examples
         --------
-        >>> graphs = [dgl.rand_graph(n, 3 * n).add_self_loop() for n in (3, 4, 5)]
-        >>> aggregation_operator(dgl.batch(graphs)).select([2, 0]).shape
+        >>> from dgl_deepgnn.graph import batch
+        >>> graphs = [Graph((range(n), [0] * n)).add_self_loop() for n in (3, 4, 5)]
+        >>> aggregation_operator(batch(graphs)).select([2, 0]).shape
         (8, 8)
         """
         if self._trainable is not None:
@@ -175,7 +175,7 @@ class AggregationOperator:
         edges = concatenated_ranges(num_edges, chosen)
         offset = torch.from_numpy(np.repeat(shift, num_edges[chosen]))
         src, dst = (ends.cpu()[edges] + offset for ends in self.graph.edges(order="eid"))
-        graph = dgl.graph((src, dst), num_nodes=len(nodes))
+        graph = Graph((src, dst), len(nodes))
         graph.set_batch_num_nodes(torch.from_numpy(sizes))
         graph.set_batch_num_edges(torch.from_numpy(num_edges[chosen]))
         return AggregationOperator(
@@ -194,7 +194,7 @@ class AggregationOperator:
 
 
 def aggregation_operator(
-    graph: DGLGraph,
+    graph: AnyGraph,
     norm: Norm = "both",
     t: float = 1.0,
     edge_weight: Tensor | None = None,
@@ -241,7 +241,7 @@ def aggregation_operator(
 
     Examples
     --------
-    >>> graph = dgl.graph(([0, 1, 1, 2], [1, 0, 2, 1]))
+    >>> graph = Graph(([0, 1, 1, 2], [1, 0, 2, 1]))
     >>> operator = aggregation_operator(graph, norm="none", t=0.5)
     >>> round(operator.spectral_radius, 4)
     1.4142
@@ -254,6 +254,7 @@ def aggregation_operator(
         raise DGLError(
             f"t must be a number in (0, 1], got {t!r}. (Models also take schedules by layer.)"
         )
+    graph = as_graph(graph)
     matrix, edge_scale = _aggregation_matrix(graph, norm, edge_weight)
     sizes = _batch_sizes(graph)
     if spectral_radius is not None:
@@ -279,7 +280,7 @@ def aggregation_operator(
 
 
 def spectral_radius(
-    graph: DGLGraph,
+    graph: AnyGraph,
     norm: Norm = "none",
     edge_weight: Tensor | None = None,
     *,
@@ -311,7 +312,7 @@ def spectral_radius(
 
     Examples
     --------
-    >>> star = dgl.to_bidirected(dgl.graph(([0, 0, 0, 0], [1, 2, 3, 4])))
+    >>> star = Graph(([0, 0, 0, 0, 1, 2, 3, 4], [1, 2, 3, 4, 0, 0, 0, 0]))
     >>> spectral_radius(star)
     tensor([2.], dtype=torch.float64)
     """
@@ -319,7 +320,7 @@ def spectral_radius(
 
 
 def growth(
-    graph: DGLGraph,
+    graph: AnyGraph,
     norm: Norm,
     depth: int,
     edge_weight: Tensor | None = None,
@@ -358,7 +359,7 @@ def growth(
 
     Examples
     --------
-    >>> path = dgl.graph((range(99), range(1, 100))).add_self_loop()
+    >>> path = Graph((range(99), range(1, 100))).add_self_loop()
     >>> spectral_radius(path, "none").item()
     1.0
     >>> [round(growth(path, "none", depth).item(), 2) for depth in (10, 100, 1000, 10000)]
@@ -384,7 +385,7 @@ def concatenated_ranges(sizes: np.ndarray, which: np.ndarray) -> np.ndarray:
 
 
 def _aggregation_matrix(
-    graph: DGLGraph, norm: Norm, edge_weight: Tensor | None
+    graph: AnyGraph, norm: Norm, edge_weight: Tensor | None
 ) -> tuple[sp.csr_matrix, np.ndarray]:
     """Matrix A (rows are destinations) and the normalisation of every edge, shape (E,)."""
     if norm not in NORMS:
@@ -423,32 +424,33 @@ def _aggregation_matrix(
     return sp.csr_matrix((scale * weight, (dst, src)), shape=shape), scale
 
 
-def _is_square(graph: DGLGraph) -> bool:
+def _is_square(graph: AnyGraph) -> bool:
     return not graph.is_block and graph.srctypes == graph.dsttypes
 
 
-def _dst_in_src(graph: DGLGraph) -> bool:
+def _dst_in_src(graph: AnyGraph) -> bool:
     """Whether the destination nodes are the first source nodes (DGL's rule for blocks)."""
     return graph.srctypes == graph.dsttypes
 
 
-def _batch_sizes(graph: DGLGraph) -> np.ndarray:
+def _batch_sizes(graph: AnyGraph) -> np.ndarray:
     if _is_square(graph):
         return graph.batch_num_nodes().cpu().numpy()
     return np.array([graph.num_dst_nodes()])
 
 
 def _radii(
-    graph: DGLGraph, norm: Norm, edge_weight: Tensor | None, self_weight: float, depth: int | None
+    graph: AnyGraph, norm: Norm, edge_weight: Tensor | None, self_weight: float, depth: int | None
 ) -> Tensor:
     if not 0 <= self_weight < float("inf"):
         raise DGLError(f"self_weight must be finite and non-negative, got {self_weight}.")
+    graph = as_graph(graph)
     matrix, _ = _aggregation_matrix(graph, norm, edge_weight)
     return torch.from_numpy(_spectral_radii(graph, matrix, norm, self_weight, depth))
 
 
 def _spectral_radii(
-    graph: DGLGraph,
+    graph: AnyGraph,
     matrix: sp.csr_matrix,
     norm: Norm,
     self_weight: float = 0.0,
@@ -473,6 +475,6 @@ def _spectral_radii(
         raise DGLError(
             f"{where} has no directed cycle (of positive weight), so its spectral radius is 0 and "
             "no weight scale is critical: after as many layers as its longest path all features "
-            "are zero. Add self-loops: graph = dgl.add_self_loop(graph)."
+            "are zero. Add self-loops: graph = graph.add_self_loop()."
         )
     return radii

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 from tqdm import tqdm
 
 from dgl_deepgnn.data import TaskData, load_data, main_metric
 from dgl_deepgnn.errors import DGLError, UserError
-from dgl_deepgnn.files import write_json, write_text
+from dgl_deepgnn.files import new_folder, write_text
 from dgl_deepgnn.recipe import Recipe, load_recipe
 from dgl_deepgnn.speedup.report import PRINCIPLED, STOCK, USUAL, plot_speedup, speedup_csv
-from dgl_deepgnn.training.run import RunFolder, new_folder
+from dgl_deepgnn.training.folder import RunFolder
 from dgl_deepgnn.training.trainer import DivergenceError, Step, Trainer, find_device
 
 __all__ = ["Trial", "arms_of", "measure_speedup", "steps_to_target"]
@@ -33,8 +32,11 @@ MAX_WIDENINGS = 3
 RESAMPLES = 10_000
 
 
-@dataclass(frozen=True)
-class Trial:
+class _Facts(BaseModel):
+    model_config = ConfigDict(strict=True, frozen=True)
+
+
+class Trial(_Facts):
     """One training of one arm: loss before every step, time, final score.
 
     ``losses`` is shorter than the budget if the training diverged.
@@ -50,6 +52,39 @@ class Trial:
     def mean_loss(self, budget: int) -> float:
         """Mean loss over the budget; infinite if the training diverged."""
         return float(np.mean(self.losses)) if len(self.losses) == budget else math.inf
+
+
+class ArmFacts(_Facts):
+    """What is kept of an arm: a list a target, or a value a seed."""
+
+    lr: float
+    steps: list[list[int | None]]
+    seconds: list[list[float | None]]
+    mean_loss: list[float | None]
+    score: list[float | None]
+    losses: list[list[float]]
+
+
+class RatioFacts(_Facts):
+    """See :func:`compare_steps`."""
+
+    ratio: float | None
+    low: float | None
+    high: float | None
+    bound: Literal["lower", "upper"] | None
+
+
+class Comparison(_Facts):
+    """What ``speedup.json`` has to hold at least."""
+
+    recipe: str
+    budget: int
+    targets: list[float]
+    target_shares: list[float]
+    seeds: list[int]
+    metric: str
+    arms: dict[str, ArmFacts]
+    speedups: dict[str, list[RatioFacts]]
 
 
 def arms_of(recipe: Recipe, ablation: bool = False) -> dict[str, dict[str, Any]]:
@@ -178,13 +213,12 @@ def measure_speedup(
     if progress:
         print(f"Folder: {folder.path}", file=sys.stderr)
     with folder.locked(), torch.random.fork_rng():
-        facts = json.loads((folder.path / "run.json").read_text())
-        ablation = ablation or facts.get("ablation", False)
-        write_json(folder.path / "run.json", {**facts, "ablation": ablation})
+        ablation = ablation or folder.facts.get("ablation", False)
+        folder.add_facts(ablation=ablation)
         arms = arms_of(recipe, ablation)
         trials = _Trials(folder, data, target_device, arms, chance, progress)
         result = trials.run()
-        write_json(folder.path / "speedup.json", result)
+        folder.write("speedup.json", result)
         write_text(folder.path / "speedup.csv", speedup_csv(result))
         plot_speedup(folder.path / "speedup.png", result)
     return folder.path, result
@@ -241,13 +275,16 @@ class _Trials:
 
     def _trial(self, arm: str, rate: float, seed: int) -> Trial:
         slug = arm.replace(" + ", "+").replace(" ", "-")
-        file = self.folder.path / "trials" / f"{slug}-lr{rate:.3g}-seed{seed}.json"
-        if file.exists():
+        name = f"trials/{slug}-lr{rate:.3g}-seed{seed}.json"
+        if (self.folder.path / name).exists():
             self.bar.update(self.spec.steps)
-            return Trial(**json.loads(file.read_text()))
+            trial = Trial(**self.folder.read(name, Trial))
+            if (trial.arm, trial.seed) != (arm, seed) or not math.isclose(trial.lr, rate):
+                raise self.folder.damaged(name, "it is of another trial")
+            return trial
         self.bar.set_description(f"{arm}, lr {rate:.2g}, seed {seed}")
         trial = self._train(arm, rate, seed)
-        write_json(file, asdict(trial))
+        self.folder.write(name, trial.model_dump())
         return trial
 
     def _train(self, arm: str, rate: float, seed: int) -> Trial:
@@ -278,7 +315,7 @@ class _Trials:
         self.bar.update(self.spec.steps - shown)
         losses = [step.loss for step in steps]
         seconds = [round(step.seconds, 6) for step in steps]
-        return Trial(arm, rate, seed, losses, seconds, score)
+        return Trial(arm=arm, lr=rate, seed=seed, losses=losses, seconds=seconds, score=score)
 
     def _compare(
         self,

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from dgl_deepgnn.files import write_figure
 from dgl_deepgnn.wording import counted
 
 __all__ = [
@@ -161,7 +162,7 @@ def plot_speedup(path: Path, result: dict[str, Any]) -> None:
             line.set_label(f"{line.get_label()}, starts at {middle[0]:.2g}, above the plot")
     axes.grid(alpha=0.3, which="both")
     axes.legend(fontsize="small")
-    figure.savefig(path, dpi=150)
+    write_figure(path, figure, dpi=150)
 
 
 def speedup_csv(result: dict[str, Any]) -> str:

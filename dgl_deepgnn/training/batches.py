@@ -9,13 +9,13 @@ from functools import lru_cache
 from io import StringIO
 from typing import Any
 
-import dgl
 import numpy as np
 import torch
 from torch import Tensor
 
 from dgl_deepgnn.data import TaskData
 from dgl_deepgnn.errors import DGLError
+from dgl_deepgnn.graph import batch, require_dgl
 from dgl_deepgnn.nn import DeepGNN
 from dgl_deepgnn.operator.aggregation import AggregationOperator, concatenated_ranges
 from dgl_deepgnn.operator.sparse import to_sparse
@@ -109,8 +109,8 @@ class _Collator:
 
     def __init__(self, data: TaskData, split: int, model: DeepGNN, device: torch.device) -> None:
         self._device = device
-        # `dgl.batch` copies the features, even those of one graph.
-        graph = data.graphs[0] if len(data.graphs) == 1 else dgl.batch(data.graphs)
+        # `batch` copies the features, even those of one graph.
+        graph = data.graphs[0] if len(data.graphs) == 1 else batch(data.graphs)
         self._operator = model.operator(graph)
         self._feat = graph.ndata["feat"]
         # Bags of words: the first layer's product is faster on a sparse matrix.
@@ -166,6 +166,7 @@ def _cut(data: TaskData, clusters: int) -> TaskData:
             f"training.clusters is {clusters}, but the graph of {data.name} has only "
             f"{counted(graph.num_nodes(), 'node')}."
         )
+    dgl = require_dgl("training.clusters (METIS)")
     with redirect_stdout(StringIO()):  # DGL prints its timings
         # METIS forbids self-loops. With them, or in k-way mode, DGL's METIS cuts the same graph
         # another way each time, and a resumed run would differ from an uninterrupted one.

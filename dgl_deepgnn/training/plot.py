@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from dgl_deepgnn.files import write_figure
+
 __all__ = ["plot_losses"]
 
 
@@ -32,4 +34,4 @@ def plot_losses(path: Path, title: str, losses: dict[int, list[float]]) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3, which="both")
     axes.legend(fontsize="small", ncols=2)
-    figure.savefig(path, dpi=150)
+    write_figure(path, figure, dpi=150)

@@ -2,133 +2,27 @@
 
 from __future__ import annotations
 
-import json
-import platform
 import statistics
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import dgl
 import torch
-from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-import dgl_deepgnn
 from dgl_deepgnn.data import TaskData, load_data, main_metric
 from dgl_deepgnn.errors import UserError
-from dgl_deepgnn.files import load_tensors, save_tensors, write_json, write_text
+from dgl_deepgnn.files import new_folder
 from dgl_deepgnn.recipe import Recipe, load_recipe
+from dgl_deepgnn.training.folder import CheckpointFacts, RunFolder
 from dgl_deepgnn.training.plot import plot_losses
 from dgl_deepgnn.training.trainer import Step, Trainer, find_device, is_better
 
-__all__ = ["RunFolder", "make_folder", "new_folder", "summarize", "train"]
+__all__ = ["plot_run", "summarize", "train"]
 
 
 CHECKPOINT = "checkpoint.safetensors"
-
-
-class RunFolder:
-    """The folder of one training.
-
-    ::
-
-        recipe.yaml           the recipe, every default written out
-        run.json              fingerprint of the data, versions, device
-        seed-0/metrics.jsonl  one line an epoch
-        seed-0/checkpoint.safetensors   all that the next epoch needs, while the seed is trained
-        seed-0/model.safetensors, result.json   best epoch by validation, once it is done
-        model.safetensors     weights of the seed with the best validation score
-        config.json           the model's name and constructor arguments
-        summary.json          mean, spread, every seed
-        loss.png              training loss by step
-
-    Parameters
-    ----------
-    path : Path
-        The folder.
-    recipe : Recipe
-        What is trained in it.
-    """
-
-    def __init__(self, path: Path, recipe: Recipe) -> None:
-        self.path, self.recipe = path, recipe
-
-    @classmethod
-    def create(
-        cls, path: Path, recipe: Recipe, data: TaskData, device: str, kind: str = "training"
-    ) -> RunFolder:
-        """Make a new folder.
-
-        Raises
-        ------
-        UserError
-            If it exists (a run folder is never overwritten) or cannot be made.
-        """
-        facts = {"kind": kind, "fingerprint": data.fingerprint(), **environment(device)}
-        make_folder(path, advice=f"Continue it with `--resume {path}`. ")
-        write_text(path / "recipe.yaml", recipe.to_yaml())
-        write_json(path / "run.json", facts)
-        return cls(path, recipe)
-
-    @classmethod
-    def open(cls, path: Path, data: TaskData | None = None, kind: str | None = None) -> RunFolder:
-        """Open a folder that exists.
-
-        Raises
-        ------
-        UserError
-            If it is not a run folder, not of this `kind` ("training" or "speed-up record"), or
-            `data` is not what it was started with.
-        """
-        try:
-            recipe = load_recipe(path / "recipe.yaml")
-            facts = json.loads((path / "run.json").read_text())
-            fingerprint, found = facts["fingerprint"], facts["kind"]
-        except (OSError, ValueError, LookupError, TypeError) as error:
-            raise UserError(f"{path} is not a run folder: {error}") from None
-        if kind not in (None, found):
-            raise UserError(f"{path} holds a {found}, not a {kind}.")
-        if data is not None and fingerprint != data.fingerprint():
-            raise UserError(
-                f"{path} was started with other data than {recipe.data.name} gives now "
-                "(the fingerprints differ). Start a new run."
-            )
-        return cls(path, recipe)
-
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the folder against other processes; released even by a kill."""
-        lock = FileLock(self.path / ".lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise UserError(f"{self.path} is being trained by another process.") from None
-        try:
-            yield
-        finally:
-            lock.release()
-
-    def seed_folder(self, seed: int) -> Path:
-        """Folder of one seed."""
-        return self.path / f"seed-{seed}"
-
-    def result(self, seed: int) -> dict[str, Any] | None:
-        """Result of a seed, None while it is not done."""
-        file = self.seed_folder(seed) / "result.json"
-        return json.loads(file.read_text()) if file.exists() else None
-
-    def metrics(self, seed: int) -> list[dict[str, Any]]:
-        """One entry an epoch."""
-        file = self.seed_folder(seed) / "metrics.jsonl"
-        if not file.exists():
-            return []
-        # A kill can leave half a line at the end; its epoch is trained again.
-        lines = file.read_text().splitlines(keepends=True)
-        return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
 def train(
@@ -206,54 +100,10 @@ def train(
     return folder
 
 
-def new_folder(parent: Path, name: str) -> Path:
-    """First of ``name``, ``name-2``, ``name-3``, ... that does not exist."""
-    path, number = parent / name, 1
-    while path.exists():
-        number += 1
-        path = parent / f"{name}-{number}"
-    return path
-
-
-def make_folder(path: Path, advice: str = "") -> None:
-    """Make a folder that is not there yet; `advice` is what else than another one would do.
-
-    Raises
-    ------
-    UserError
-        If it exists (it is never overwritten) or cannot be made.
-    """
-    try:
-        path.mkdir(parents=True)
-    except FileExistsError:
-        raise UserError(
-            f"{path} exists, and a run folder is never overwritten. {advice}Give another folder "
-            "with --output."
-        ) from None
-    except OSError as error:
-        raise UserError(
-            f"{path} cannot be made ({error.strerror}). Give another folder with --output."
-        ) from None
-
-
 def summarize(values: list[float]) -> dict[str, Any]:
     """Mean, standard deviation (of the sample) and number of values."""
     spread = statistics.stdev(values) if len(values) > 1 else None
     return {"mean": statistics.fmean(values), "std": spread, "n": len(values)}
-
-
-def environment(device: str) -> dict[str, Any]:
-    """Versions that a result depends on."""
-    return {
-        "versions": {
-            "dgl_deepgnn": dgl_deepgnn.__version__,
-            "dgl": dgl.__version__,
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-        },
-        "device": device,
-        "threads": torch.get_num_threads(),
-    }
 
 
 class _Best:
@@ -281,10 +131,13 @@ def _train_seed(
     recipe, place = folder.recipe, folder.seed_folder(seed)
     place.mkdir(exist_ok=True)
     trainer, best, seconds = Trainer(recipe, data, seed, device), _Best(), 0.0
-    checkpoint = place / CHECKPOINT
-    if checkpoint.exists():
-        tensors, facts = load_tensors(checkpoint)
-        trainer.load_state(tensors, facts["counters"])
+    checkpoint = f"{place.name}/{CHECKPOINT}"
+    if (place / CHECKPOINT).exists():
+        tensors, facts = folder.load(checkpoint, CheckpointFacts)
+        try:
+            trainer.load_state(tensors, facts["counters"])
+        except (LookupError, RuntimeError, TypeError, ValueError):
+            raise folder.damaged(checkpoint, "it is not of the recipe's model") from None
         best.facts, seconds = facts["best"], facts["seconds"]
         best.weights = {
             name.removeprefix("best."): value
@@ -292,8 +145,7 @@ def _train_seed(
             if name.startswith("best.")
         }
     # Epochs after the checkpoint are trained again: their lines go.
-    lines = [line for line in folder.metrics(seed) if line["epoch"] <= trainer.epoch]
-    write_text(place / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    folder.write_metrics(seed, folder.metrics(seed, trainer.epoch))
     writer = _summary_writer()(str(place)) if tensorboard else None
     name, _ = main_metric(data.target)
     every = recipe.training.evaluate_every
@@ -305,7 +157,7 @@ def _train_seed(
         unit="epoch",
         disable=not progress,
     )
-    with bar, open(place / "metrics.jsonl", "a", encoding="utf-8") as log:
+    with bar:
         # Patience is asked for before an epoch, so that a resumed run stops where it would have.
         while trainer.epoch < trainer.total_epochs and (
             trainer.epoch % every or trainer.epoch - best.facts["epoch"] < patience
@@ -322,9 +174,8 @@ def _train_seed(
                 )
             seconds += time.perf_counter() - start
             line = _metrics_line(trainer, steps, metrics)
-            log.write(json.dumps(line) + "\n")
-            log.flush()
-            _save_checkpoint(checkpoint, trainer, best, seconds)
+            folder.append_metrics(seed, line)
+            _save_checkpoint(folder, checkpoint, trainer, best, seconds)
             if writer is not None:
                 _write_events(writer, line)
             bar.update()
@@ -336,14 +187,16 @@ def _train_seed(
         "seconds": seconds,
         **best.facts["metrics"],
     }
-    save_tensors(place / "model.safetensors", best.weights, {"seed": seed})
-    write_json(place / "result.json", result)
+    folder.save(f"{place.name}/model.safetensors", best.weights, {"seed": seed})
+    folder.write(f"{place.name}/result.json", result)
 
 
-def _save_checkpoint(path: Path, trainer: Trainer, best: _Best, seconds: float) -> None:
+def _save_checkpoint(
+    folder: RunFolder, name: str, trainer: Trainer, best: _Best, seconds: float
+) -> None:
     tensors, counters = trainer.state()
-    tensors.update({f"best.{name}": value for name, value in best.weights.items()})
-    save_tensors(path, tensors, {"counters": counters, "best": best.facts, "seconds": seconds})
+    tensors.update({f"best.{key}": value for key, value in best.weights.items()})
+    folder.save(name, tensors, {"counters": counters, "best": best.facts, "seconds": seconds})
 
 
 def _metrics_line(
@@ -363,16 +216,20 @@ def _finish(folder: RunFolder, data: TaskData) -> None:
     """Summary, weights of the best seed, and plot, from the seeds' results."""
     recipe, (name, greater) = folder.recipe, main_metric(data.target)
     results = [folder.result(seed) or {} for seed in recipe.seeds]
+    for result, seed in zip(results, recipe.seeds, strict=True):
+        same = result["seed"] == seed and result["test"].keys() == results[0]["test"].keys()
+        if not same or name not in result["val"]:
+            raise folder.damaged(
+                f"seed-{seed}/result.json", "it is another seed's or another task's"
+            )
     sign = 1 if greater else -1
     best = max(results, key=lambda result: sign * result["val"][name])
     trainer = Trainer(recipe, data, best["seed"])
-    tensors, _ = load_tensors(folder.seed_folder(best["seed"]) / "model.safetensors")
-    save_tensors(folder.path / "model.safetensors", tensors, {"seed": best["seed"]})
-    write_json(
-        folder.path / "config.json", {"model": recipe.model.name, "arguments": trainer.model.config}
-    )
-    write_json(
-        folder.path / "summary.json",
+    tensors, _ = folder.load(f"seed-{best['seed']}/model.safetensors")
+    folder.save("model.safetensors", tensors, {"seed": best["seed"]})
+    folder.write("config.json", {"model": recipe.model.name, "arguments": trainer.model.config})
+    folder.write(
+        "summary.json",
         {
             "recipe": recipe.name,
             "metric": name,
@@ -386,12 +243,17 @@ def _finish(folder: RunFolder, data: TaskData) -> None:
             "seeds": results,
         },
     )
+    plot_run(folder.path / "loss.png", folder)
+
+
+def plot_run(path: Path, folder: RunFolder) -> None:
+    """Draw the training loss of a run's seeds by step, into a PNG file."""
     plot_losses(
-        folder.path / "loss.png",
-        f"{recipe.name}: training loss by step",
+        path,
+        f"{folder.recipe.name}: training loss by step",
         {
             seed: [loss for line in folder.metrics(seed) for loss in line["step_losses"]]
-            for seed in recipe.seeds
+            for seed in folder.recipe.seeds
         },
     )
 

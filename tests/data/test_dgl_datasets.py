@@ -12,7 +12,7 @@ import torch
 from dgl import DGLError
 
 from dgl_deepgnn.data import load_data
-from dgl_deepgnn.data.dgl_datasets import _TUDataset
+from dgl_deepgnn.data.dgl_readers import TUDataset
 
 
 def sizes(task):
@@ -85,8 +85,8 @@ def test_tu(name, graphs, nodes, classes, feats, real_data_dir):
 def test_tu_labels_given_as_a_column():
     """With pandas installed, DGL hands labels over as a column, and fails on them."""
     column = np.array([[1], [-1], [1]])
-    assert _TUDataset._idx_reset(column).tolist() == [1, 0, 1]
-    assert _TUDataset._idx_reset(column.ravel()).tolist() == [1, 0, 1]
+    assert TUDataset._idx_reset(column).tolist() == [1, 0, 1]
+    assert TUDataset._idx_reset(column.ravel()).tolist() == [1, 0, 1]
 
 
 @pytest.mark.parametrize(

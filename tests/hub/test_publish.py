@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -9,9 +10,10 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from dgl_deepgnn.errors import UserError
+from dgl_deepgnn.files import read_json, write_json
 from dgl_deepgnn.hub import (
     ZooError,
     evaluate,
@@ -51,6 +53,21 @@ def edit(file: Path, change: Callable[[Any], object]) -> None:
     file.write_text(json.dumps(content))
 
 
+def edit_run(run: Path, name: str, change: Callable[[Any], object]) -> None:
+    """Change a file of a run, with a checksum that fits: its owner touches it up."""
+    folder = RunFolder.open(run)
+    content = folder.read(name)
+    change(content)
+    folder.write(name, content)
+
+
+def edit_recipe(run: Path, text: str) -> None:
+    (run / "recipe.yaml").write_text(text)
+    facts = read_json(run / "run.json", "run.json")
+    facts["recipe"] = hashlib.sha256(text.encode()).hexdigest()
+    write_json(run / "run.json", facts, "run.json")
+
+
 def snapshot(zoo: Path) -> dict[str, bytes]:
     return {
         str(file.relative_to(zoo)): file.read_bytes()
@@ -63,7 +80,7 @@ def test_an_entry_holds_what_the_run_held(run: Path, published: Path) -> None:
     folder = published / NAME
     assert {file.name for file in folder.iterdir()} == FILES
     assert {path.name for path in published.iterdir()} <= {NAME, "index.json", ".lock"}
-    summary = json.loads((run / "summary.json").read_text())
+    summary = RunFolder.open(run).read("summary.json")
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["test"] == summary["test"]
     assert metrics["seeds"] == [RunFolder.open(run).result(seed) for seed in (0, 1)]
@@ -73,10 +90,9 @@ def test_an_entry_holds_what_the_run_held(run: Path, published: Path) -> None:
     assert all(torch.equal(stored[key], trained[key]) for key in stored)
     config = read_config(folder / "config.json")
     assert config.recipe == RunFolder.open(run).recipe
-    facts = json.loads((run / "run.json").read_text())
-    assert facts.pop("kind") == "training"
-    assert config.data.fingerprint == facts.pop("fingerprint")
-    assert config.environment == facts
+    facts = RunFolder.open(run).facts
+    assert config.data.fingerprint == facts["fingerprint"]
+    assert config.environment == {key: facts[key] for key in ("versions", "device", "threads")}
     assert config.data.self_loops
     assert not config.data.inductive
 
@@ -167,14 +183,14 @@ def test_a_packaged_name_is_for_the_packaged_recipe(
     override: str, says: str, my_run: Path, tmp_path: Path
 ) -> None:
     recipe = load_recipe(PACKAGED, [override])
-    (my_run / "recipe.yaml").write_text(recipe.to_yaml())
+    edit_recipe(my_run, recipe.to_yaml())
     with pytest.raises(ZooError, match=rf"{PACKAGED}.*: {says}\..*--set name="):
         publish(my_run, zoo=tmp_path / "zoo")
 
 
 @pytest.mark.parametrize("override", ["seeds=[3]", "speedup.steps=5", "name=own.digits"])
 def test_what_does_not_make_another_recipe(override: str, my_run: Path, tmp_path: Path) -> None:
-    (my_run / "recipe.yaml").write_text(load_recipe(PACKAGED, [override]).to_yaml())
+    edit_recipe(my_run, load_recipe(PACKAGED, [override]).to_yaml())
     with pytest.raises(ZooError, match=r"speed-up record .* belongs to another recipe"):
         publish(my_run, zoo=tmp_path / "zoo")
 
@@ -203,10 +219,10 @@ def test_weights_need_a_licence(licence: str, run: Path, tmp_path: Path) -> None
 
 
 def test_weights_that_do_not_reproduce_the_metric(my_run: Path, tmp_path: Path) -> None:
-    tensors = load_file(my_run / "model.safetensors")
+    tensors, facts = RunFolder.open(my_run).load("model.safetensors")
     # With the scores' sign turned, the ROC-AUC becomes one minus itself.
     last = {name: -value for name, value in tensors.items() if name.startswith("convs.2.")}
-    save_file({**tensors, **last}, my_run / "model.safetensors", {"facts": "{}"})
+    RunFolder.open(my_run).save("model.safetensors", {**tensors, **last}, facts)
     with pytest.raises(ZooError, match="do not reproduce"):
         publish(my_run, zoo=tmp_path / "zoo")
     assert list_pretrained(zoo=tmp_path / "zoo") == []
@@ -219,13 +235,13 @@ def test_a_record_that_was_touched_up(my_run: Path, tmp_path: Path) -> None:
     def improve(result: dict[str, Any]) -> None:
         result["test"]["roc_auc"] += 0.01
 
-    edit(my_run / f"seed-{best}" / "result.json", improve)
+    edit_run(my_run, f"seed-{best}/result.json", improve)
     with pytest.raises(ZooError, match=r"summary\.json does not agree"):
         publish(my_run, zoo=tmp_path / "zoo")
-    edit(my_run / "summary.json", lambda c: improve(c["seeds"][best]))
+    edit_run(my_run, "summary.json", lambda c: improve(c["seeds"][best]))
     with pytest.raises(ZooError, match=r"summary\.json does not agree"):  # the mean
         publish(my_run, zoo=tmp_path / "zoo")
-    edit(my_run / "summary.json", lambda c: c["test"]["roc_auc"].update(_means(c)))
+    edit_run(my_run, "summary.json", lambda c: c["test"]["roc_auc"].update(_means(c)))
     with pytest.raises(ZooError, match="do not reproduce"):
         publish(my_run, zoo=tmp_path / "zoo")
 
@@ -240,17 +256,16 @@ def test_runs_that_are_not_ready(my_run: Path, tmp_path: Path) -> None:
     speedup = my_run.with_name("run.speedup")
     with pytest.raises(ZooError, match=r"no finished speed-up record at .*elsewhere"):
         publish(my_run, tmp_path / "elsewhere", tmp_path / "zoo")
-    recipe = speedup / "recipe.yaml"
-    text = recipe.read_text()
-    recipe.write_text(text.replace("num_layers: 3", "num_layers: 4"))
+    text = (speedup / "recipe.yaml").read_text()
+    edit_recipe(speedup, text.replace("num_layers: 3", "num_layers: 4"))
     with pytest.raises(ZooError, match="another recipe: its key model differs"):
         publish(my_run, zoo=tmp_path / "zoo")
-    recipe.write_text(text)
-    facts = (speedup / "run.json").read_text()
-    edit(speedup / "run.json", lambda c: c.update(fingerprint="0"))
+    edit_recipe(speedup, text)
+    facts = RunFolder.open(speedup).facts
+    write_json(speedup / "run.json", {**facts, "fingerprint": "0"}, "run.json")
     with pytest.raises(ZooError, match="on other data"):
         publish(my_run, zoo=tmp_path / "zoo")
-    (speedup / "run.json").write_text(facts)
+    write_json(speedup / "run.json", facts, "run.json")
     (my_run / "seed-1" / "result.json").unlink()
     with pytest.raises(ZooError, match=r"not finished.*--resume"):
         publish(my_run, zoo=tmp_path / "zoo")

@@ -66,8 +66,9 @@ def test_a_diverged_training_never_held() -> None:
     assert steps_to_target([], 1.0) is None
     assert steps_to_target([0.5, 0.5], 1.0) is None
     assert steps_to_target([0.5, 0.5, math.nan], 1.0) is None
-    assert Trial("a", 0.1, 0, [1.0, 2.0], [], None).mean_loss(3) == math.inf
-    assert Trial("a", 0.1, 0, [1.0, 2.0], [], None).mean_loss(2) == 1.5
+    trial = Trial(arm="a", lr=0.1, seed=0, losses=[1.0, 2.0], seconds=[], score=None)
+    assert trial.mean_loss(3) == math.inf
+    assert trial.mean_loss(2) == 1.5
 
 
 # --- ratios ---
@@ -204,7 +205,8 @@ def faked(monkeypatch: pytest.MonkeyPatch):
             made.append((arm, rate, seed))
             losses = outcome(arm, rate, seed)
             score = 0.5 if len(losses) == 10 else None
-            return Trial(arm, rate, seed, losses, [0.25] * len(losses), score)
+            seconds = [0.25] * len(losses)
+            return Trial(arm=arm, lr=rate, seed=seed, losses=losses, seconds=seconds, score=score)
 
         monkeypatch.setattr(record._Trials, "_train", train)
         return made
@@ -250,7 +252,8 @@ def test_record(tmp_path: Path, faked: Any) -> None:
     stock, usual = (result["speedups"][f"principled vs {x}"] for x in ("stock", "usual practice"))
     assert stock[0]["ratio"] == pytest.approx(10 / 3) and stock[0]["bound"] == "lower"
     assert usual[0]["ratio"] == pytest.approx(7 / 3) and usual[0]["bound"] is None
-    assert json.loads((tmp_path / "r" / "speedup.json").read_text()) == result
+    written = json.loads((tmp_path / "r" / "speedup.json").read_text())
+    assert len(written.pop("checksum")) == 64 and written == result
 
     rows = list(csv.DictReader((tmp_path / "r" / "speedup.csv").open()))
     assert len(rows) == 9
