@@ -16,6 +16,7 @@ import os
 import platform
 import re
 import shutil
+import stat
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -35,6 +36,7 @@ __all__ = [
     "make_folder",
     "new_folder",
     "read_json",
+    "read_limited",
     "read_lines",
     "save_tensors",
     "write_figure",
@@ -55,6 +57,27 @@ _SEARCHED = 128  # the checksum is the first key of the first object
 _HERE = f"{zlib.crc32(platform.node().encode()):08x}"
 _count = itertools.count()
 _Parts = tuple["bytes | memoryview", ...]
+
+
+def read_limited(path: Path, most: int) -> bytes:
+    """Content of a file of somebody else: a plain one, of at most so many bytes.
+
+    Raises
+    ------
+    OSError
+        If it cannot be opened.
+    UserError
+        If it is a folder, device or pipe, or larger.
+    """
+    # A pipe would be waited for without O_NONBLOCK, which plain files do not heed.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    with open(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise UserError(f"{path} is not a plain file.")
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise UserError(f"{path} is larger than the {most:,} bytes that are read.")
+    return content
 
 
 # --- whole or not at all ---

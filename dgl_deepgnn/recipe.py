@@ -290,7 +290,7 @@ def load_recipe(source: str | Path, overrides: Mapping[str, Any] | Sequence[str]
     if isinstance(overrides, str):
         overrides = [overrides]
     if not isinstance(overrides, Mapping):
-        overrides = dict(_parse_override(text) for text in overrides)
+        overrides = dict(parse_override(text) for text in overrides)
     for key, value in overrides.items():
         _set(content, key, value)
     try:
@@ -365,14 +365,26 @@ def _merge(base: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _parse_override(text: str) -> tuple[str, Any]:
+def parse_override(text: str, flag: str = "--set") -> tuple[str, Any]:
+    """Key and value of ``key=value``, the value read as YAML.
+
+    Raises
+    ------
+    RecipeError
+        If it is not of that form; the message names the flag that it was given by.
+
+    Examples
+    --------
+    >>> parse_override("model.num_layers=256")
+    ('model.num_layers', 256)
+    """
     key, equals, value = text.partition("=")
     if not equals or not key:
-        raise RecipeError(f"--set {text}: expected key=value, for example model.num_layers=256.")
+        raise RecipeError(f"{flag} {text}: expected key=value, for example model.num_layers=256.")
     try:
         return key.strip(), yaml.safe_load(value)
     except Exception:
-        raise RecipeError(f"--set {text}: the value is not valid YAML.") from None
+        raise RecipeError(f"{flag} {text}: the value is not valid YAML.") from None
 
 
 def _set(content: dict[str, Any], key: str, value: Any) -> None:

@@ -21,7 +21,7 @@ from dgl_deepgnn.recipe import Recipe, json_schema, list_recipes, load_recipe
 from dgl_deepgnn.speedup import measure_speedup
 from dgl_deepgnn.speedup.report import describe_speedup
 from dgl_deepgnn.training import RunFolder, build_model, train
-from dgl_deepgnn.wording import counted
+from dgl_deepgnn.wording import counted, printable
 
 __all__ = ["app", "run"]
 
@@ -61,7 +61,7 @@ def run() -> None:
     try:
         app()
     except (UserError, DGLError) as error:
-        print(f"Error: {error}", file=sys.stderr)
+        print(f"Error: {printable(str(error))}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:  # what the machine denies: room, permission, a name of that length
         what = error.strerror or type(error).__name__
@@ -223,7 +223,7 @@ def _resumable(command: str, unit: str) -> Iterator[None]:
 
 
 def _print(text: str, content: Any, as_json: bool) -> None:
-    print(json.dumps(content, indent=2) if as_json else text)
+    print(json.dumps(content, indent=2) if as_json else printable(text))
 
 
 def _describe_training(path: Path, summary: dict[str, Any]) -> str:

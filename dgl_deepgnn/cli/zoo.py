@@ -12,9 +12,11 @@ from typing import Annotated, Any
 import typer
 
 from dgl_deepgnn import hub
+from dgl_deepgnn.errors import UserError
 from dgl_deepgnn.hub.index import Entry
+from dgl_deepgnn.recipe import parse_override
 from dgl_deepgnn.speedup.report import describe_ratio
-from dgl_deepgnn.wording import counted
+from dgl_deepgnn.wording import counted, printable
 
 __all__ = ["add_commands", "models_table"]
 
@@ -98,9 +100,31 @@ def download_command(name: Name, zoo: Zoo = None, as_json: Json = False) -> None
     _print(str(folder), {"folder": str(folder)}, as_json)
 
 
-def evaluate_command(name: Name, zoo: Zoo = None, as_json: Json = False) -> None:
+def evaluate_command(
+    name: Name,
+    zoo: Zoo = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="The model's data, where its config may not name it: file:graphs.bin, "
+            "csv:FOLDER, dgl:CLASS, ... What is given here is trusted, even to run code."
+        ),
+    ] = None,
+    options: Annotated[
+        list[str] | None,
+        typer.Option("--option", help="Option of that data, e.g. --option seed=1. Repeatable."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """Compute a model's metric anew and compare it with the record; exit code 1 if it differs."""
-    result = hub.evaluate(name, zoo)
+    if options and data is None:
+        raise UserError("--option belongs to data that --data names.")
+    result = hub.evaluate(
+        name,
+        zoo,
+        data=data,
+        options=dict(parse_override(text, "--option") for text in options or []),
+    )
     verdict = "agrees with" if result["agrees"] else "DIFFERS from"
     text = (
         f"{name} on {result['data']}, test part of seed {result['seed']}: {result['metric']} "
@@ -153,8 +177,8 @@ def models_table(entries: dict[str, Entry], markdown: bool = False) -> str:
 
 
 def _print_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    print(f"Warning: {message}", file=sys.stderr)
+    print(f"Warning: {printable(str(message))}", file=sys.stderr)
 
 
 def _print(text: str, content: Any, as_json: bool) -> None:
-    print(json.dumps(content, indent=2) if as_json else text)
+    print(json.dumps(content, indent=2) if as_json else printable(text))

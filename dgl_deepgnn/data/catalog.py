@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,21 +15,41 @@ from dgl_deepgnn.graph import dgl
 from dgl_deepgnn.options import checked_option
 from dgl_deepgnn.registry import Registry, did_you_mean, load_plugins
 
-__all__ = ["is_dgl_class", "list_datasets", "load_data", "register_dataset"]
+__all__ = [
+    "Loader",
+    "find_loader",
+    "is_dgl_class",
+    "list_datasets",
+    "load_data",
+    "register_dataset",
+]
 
-
-@dataclass(frozen=True)
-class _Loader:
-    load: Callable[..., TaskData]
-    features: str
-
-
-DATASETS: Registry[_Loader] = Registry("data set")
 
 Load = Callable[..., TaskData]
 
 
-def register_dataset(name: str, features: str = "none") -> Callable[[Load], Load]:
+@dataclass(frozen=True)
+class Loader:
+    """A registered loader, see `register_dataset`."""
+
+    load: Load
+    features: str
+    safe: bool
+    values: Mapping[str, float | None]
+    runs: Callable[..., str | None]
+
+
+DATASETS: Registry[Loader] = Registry("data set")
+
+
+def register_dataset(
+    name: str,
+    features: str = "none",
+    *,
+    safe: bool = False,
+    values: Mapping[str, float | None] | None = None,
+    runs: Callable[..., str | None] = lambda *_, **__: None,
+) -> Callable[[Load], Load]:
     """Decorate a loader, a function of keyword options that returns a `TaskData`.
 
     Parameters
@@ -39,17 +59,27 @@ def register_dataset(name: str, features: str = "none") -> Callable[[Load], Load
         what the user writes behind the colon is the loader's first argument.
     features : {"none", "row-normalize", "standardize", "rescale"}, optional
         Feature scaling unless the user asks for another; see `load_data`.
+    safe : bool, optional
+        Whether a downloaded config may name it: it neither imports what a name says, nor
+        unpickles, nor opens a place that a name or one of `values` chooses.
+    values : dict, optional
+        The options that are plain values, which a downloaded config may set; the largest
+        number that it may ask for, or None where the loader itself bounds it. An option that
+        names a file, folder, address or module is never among them.
+    runs : callable, optional
+        Of what `load` takes; says in words what code of others the loader would run, or None.
+        A recipe that asks for it needs ``allow_code=True``.
 
     Examples
     --------
-    >>> @register_dataset("doctest-ring")
+    >>> @register_dataset("doctest-ring", safe=True, values={"nodes": 1000})
     ... def ring(nodes: int = 6) -> TaskData: ...
     >>> list_datasets("doctest-*")
     ['doctest-ring']
     """
 
     def enter(load: Load) -> Load:
-        DATASETS.register(name)(_Loader(load, features))
+        DATASETS.register(name)(Loader(load, features, safe, values or {}, runs))
         return load
 
     return enter
@@ -102,7 +132,7 @@ def load_data(name: str, /, **options: Any) -> TaskData:
     TaskData('digits', node multiclass, graphs=1, nodes=1797, edges=...,
              in_feats=64, edge_feats=0, num_outputs=10, train/val/test=200/397/1200, splits=1)
     """
-    loader, arguments = _find(name)
+    loader, arguments = find_loader(name)
     features = options.pop("features", loader.features)
     allowed = list(inspect.signature(loader.load).parameters)[len(arguments) :]
     # The families python: and dgl: hand the rest on to what they call, and check it there.
@@ -149,7 +179,14 @@ def is_dgl_class(name: str) -> bool:
     return inspect.isclass(entry) and issubclass(entry, dgl.data.DGLDataset)
 
 
-def _find(name: str) -> tuple[_Loader, tuple[str, ...]]:
+def find_loader(name: str) -> tuple[Loader, tuple[str, ...]]:
+    """Loader of a data set, and what the name says to it.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such data set.
+    """
     load_plugins()
     prefix, colon, rest = name.partition(":")
     if colon and rest and re.fullmatch(r"[\w-]+", prefix):

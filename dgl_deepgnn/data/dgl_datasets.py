@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 from functools import partial
 from typing import Any
 
 import torch
 
 from dgl_deepgnn.data.catalog import is_dgl_class, register_dataset
-from dgl_deepgnn.data.from_graphs import collect, task_from_graphs
+from dgl_deepgnn.data.from_graphs import OPTIONS, collect, task_from_graphs
 from dgl_deepgnn.data.task_data import Level, Target, TaskData
 from dgl_deepgnn.data.transforms import k_fold, one_hot
 from dgl_deepgnn.errors import DGLError
@@ -19,6 +20,9 @@ from dgl_deepgnn.options import Seed
 from dgl_deepgnn.registry import did_you_mean
 
 __all__ = ["dgl_class", "heterophilous", "ogb", "planetoid", "tu"]
+
+WORDS = ("name", "mode", "feature_name", "label_keys")
+"""Arguments of DGL's classes that choose among what a class knows."""
 
 PLANETOID = {
     "cora": "CoraGraphDataset",
@@ -83,13 +87,20 @@ def _register_named() -> None:
     for load, names in ((planetoid, PLANETOID), (heterophilous, HETEROPHILOUS)):
         features = "none" if load is planetoid else "standardize"
         for name in names:
-            register_dataset(name, features)(partial(load, name))
+            register_dataset(name, features, safe=True, values={"self_loops": None})(
+                partial(load, name)
+            )
 
 
 _register_named()
 
 
-@register_dataset("tu:NAME", features="standardize")
+@register_dataset(
+    "tu:NAME",
+    features="standardize",
+    safe=True,
+    values={"folds": 100, "seed": None, "self_loops": None},
+)
 def tu(name: str, folds: int = 10, seed: Seed = 0, self_loops: bool = True) -> TaskData:
     """Graph classification from the TU collection, with stratified k-fold splits.
 
@@ -109,6 +120,7 @@ def tu(name: str, folds: int = 10, seed: Seed = 0, self_loops: bool = True) -> T
     self_loops : bool, optional
         Give each node exactly one self-loop.
     """
+    _check_word("tu", name)
     reader = _reader(f"tu:{name}")
     graphs, graph_data = collect(reader.open_dataset(f"tu:{name}", reader.TUDataset, name=name))
     labels = graph_data["label"]
@@ -143,7 +155,22 @@ def tu(name: str, folds: int = 10, seed: Seed = 0, self_loops: bool = True) -> T
     )
 
 
-@register_dataset("dgl:CLASS")
+def _describe_places(name: str, /, **options: Any) -> str | None:
+    """What of a DGL data set's options chooses where it reads what it unpickles."""
+    places = [
+        key
+        for key, value in options.items()
+        if not (
+            value is None or isinstance(value, bool | int | float) or key in ("features", *OPTIONS)
+        )
+        and not (key in WORDS and all(map(_is_word, value if isinstance(value, list) else [value])))
+    ]
+    if not places:
+        return None
+    return f"chooses by {', '.join(places)} what dgl.data.{name} reads and unpickles"
+
+
+@register_dataset("dgl:CLASS", values=OPTIONS, runs=_describe_places)
 def dgl_class(
     name: str,
     /,
@@ -239,6 +266,7 @@ def ogb(name: str, self_loops: bool = True, bidirected: bool = True) -> TaskData
         ) from error
     if not name.startswith(("ogbn-", "ogbg-")):
         raise DGLError(f"ogb:{name}: only ogbn-... (nodes) and ogbg-... (graphs) are supported.")
+    _check_word("ogb", name)
     is_node = name.startswith("ogbn-")
     kind = DglNodePropPredDataset if is_node else DglGraphPropPredDataset
     with reader.loading(f"ogb:{name}"):
@@ -270,6 +298,21 @@ def ogb(name: str, self_loops: bool = True, bidirected: bool = True) -> TaskData
             "description": f"{name} with its own split",
         },
     )
+
+
+def _is_word(text: object) -> bool:
+    """Whether a name can become a part of a path and of an address without leading elsewhere."""
+    return (
+        isinstance(text, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", text) is not None
+    )
+
+
+def _check_word(family: str, name: str) -> None:
+    if not _is_word(name):
+        raise DGLError(
+            f"{family}:{name}: not a name of that collection; letters, digits, '_' and '-' are "
+            "allowed."
+        )
 
 
 def _reader(name: str) -> Any:

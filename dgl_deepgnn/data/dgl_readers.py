@@ -72,10 +72,23 @@ class HeterophilousGraphDataset(dgl.data.DGLBuiltinDataset):
 
 
 class TUDataset(dgl.data.TUDataset):
-    """TUDataset that also reads labels where pandas is installed.
+    """TUDataset that unpickles nothing, and also reads labels where pandas is installed.
 
     pandas makes the labels a column, whose ``int(max(...))`` newer NumPy refuses.
     """
+
+    def has_cache(self) -> bool:
+        """Whether the graphs have been kept."""
+        return os.path.exists(self.graph_path)
+
+    def save(self) -> None:
+        """Keep graphs and labels."""
+        dgl.save_graphs(self.graph_path, self.graph_lists, {"labels": self.graph_labels})
+
+    def load(self) -> None:
+        """Read them back; DGL keeps two numbers, which nobody needs here, in a pickle beside."""
+        self.graph_lists, labels = dgl.load_graphs(self.graph_path)
+        self.graph_labels = labels["labels"]
 
     @staticmethod
     def _idx_reset(labels: np.ndarray) -> np.ndarray:

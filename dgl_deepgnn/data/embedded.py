@@ -22,7 +22,7 @@ _DIGITS = {
 }
 
 
-@register_dataset("digits", features="rescale")
+@register_dataset("digits", features="rescale", safe=True, values={"neighbors": None})
 def digits(neighbors: int = 8) -> TaskData:
     """Handwritten digits as the nodes of a nearest-neighbour graph, 10 classes.
 
@@ -65,7 +65,7 @@ def digits(neighbors: int = 8) -> TaskData:
     return TaskData("digits", [graph], "node", "multiclass", labels, splits, 10, info)
 
 
-@register_dataset("digits-grid", features="standardize")
+@register_dataset("digits-grid", features="standardize", safe=True, values={"neighbors": None})
 def digits_grid(neighbors: int = 8) -> TaskData:
     """Handwritten digits, each image a graph of its 64 pixels, 10 classes.
 
@@ -108,7 +108,7 @@ def digits_grid(neighbors: int = 8) -> TaskData:
     return TaskData("digits-grid", graphs, "graph", "multiclass", labels, splits, 10, info)
 
 
-@register_dataset("karate")
+@register_dataset("karate", safe=True)
 def karate() -> TaskData:
     """Zachary's karate club: 34 members, which side they took, identity features.
 
@@ -132,7 +132,19 @@ def karate() -> TaskData:
     return TaskData("karate", [graph], "node", "binary", labels, splits, 1, info)
 
 
-@register_dataset("csbm")
+@register_dataset(
+    "csbm",
+    safe=True,
+    values={
+        "num_nodes": 20_000,
+        "num_classes": 100,
+        "avg_degree": 100,
+        "homophily": 1,
+        "feature_dim": 1000,
+        "signal": 1e6,
+        "seed": None,
+    },
+)
 def csbm(
     num_nodes: int = 1000,
     num_classes: int = 4,

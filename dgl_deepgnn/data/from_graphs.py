@@ -20,10 +20,12 @@ from dgl_deepgnn.data.transforms import (
 from dgl_deepgnn.errors import DGLError
 from dgl_deepgnn.graph import AnyGraph, make_graph
 
-__all__ = ["collect", "task_from_graphs"]
+__all__ = ["OPTIONS", "collect", "task_from_graphs"]
 
 LABELS = ("label", "labels")
 FEATURES = ("feat", "feature", "features", "attr")
+OPTIONS = dict.fromkeys(("level", "target", "self_loops", "bidirected", "seed"))
+"""Of every loader of outside data: plain values, see `register_dataset`."""
 MASKS = tuple(f"{part}_mask" for part in PARTS)
 
 

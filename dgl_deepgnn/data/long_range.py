@@ -22,7 +22,9 @@ __all__ = ["depth_bounds", "hops_to_nearest", "long_range", "random_tree"]
 CHAIN = (8, 24)  # shortest and longest chain between two junctions
 
 
-@register_dataset("long-range")
+@register_dataset(
+    "long-range", safe=True, values={"k": 100, "graphs": 100, "num_nodes": 2000, "seed": None}
+)
 def long_range(k: int = 20, graphs: int = 40, num_nodes: int = 500, seed: Seed = 0) -> TaskData:
     """Random trees of large diameter; a node is positive if a marked node is within `k` hops.
 

@@ -41,7 +41,9 @@ FIELD = 2.0  # T
 MAX_RADIUS = 180.0  # of the pixel detector, mm
 
 
-@register_dataset("trackml", features="standardize")
+@register_dataset(
+    "trackml", features="standardize", safe=True, values={"pt_min": 10, "max_z0": 10_000}
+)
 def trackml(path: str | None = None, pt_min: float = 0.9, max_z0: float = 200.0) -> TaskData:
     """Edge classification on the pixel hits of a simulated LHC collision (TrackML challenge).
 

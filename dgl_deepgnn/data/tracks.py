@@ -134,7 +134,12 @@ def helix_crossings(
     )
 
 
-@register_dataset("tracks", features="standardize")
+@register_dataset(
+    "tracks",
+    features="standardize",
+    safe=True,
+    values={"events": 200, "particles": 500, "noise": 1, "field": 4, "seed": None},
+)
 def tracks(
     events: int = 20,
     particles: int = 80,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dgl_deepgnn.data.catalog import register_dataset
-from dgl_deepgnn.data.from_graphs import collect, task_from_graphs
+from dgl_deepgnn.data.from_graphs import OPTIONS, collect, task_from_graphs
 from dgl_deepgnn.data.task_data import Level, Target, TaskData
 from dgl_deepgnn.errors import DGLError
 from dgl_deepgnn.graph import require_dgl
@@ -19,7 +19,7 @@ from dgl_deepgnn.options import Seed
 __all__ = ["csv", "file", "python"]
 
 
-@register_dataset("csv:PATH")
+@register_dataset("csv:PATH", values=OPTIONS)
 def csv(
     path: str,
     level: Level | None = None,
@@ -80,7 +80,7 @@ def csv(
     )
 
 
-@register_dataset("file:PATH")
+@register_dataset("file:PATH", values=OPTIONS)
 def file(
     path: str,
     level: Level | None = None,
@@ -123,8 +123,13 @@ def file(
     )
 
 
-@register_dataset("python:MODULE:FUNCTION")
-def python(entry: str, **arguments: Any) -> TaskData:
+def _describe_call(entry: str, /, **arguments: Any) -> str:
+    module, _, function = entry.partition(":")
+    return f"imports the module {module} and calls its function {function}"
+
+
+@register_dataset("python:MODULE:FUNCTION", runs=_describe_call)
+def python(entry: str, /, **arguments: Any) -> TaskData:
     """What a function ``package.module:function`` returns: a `TaskData`.
 
     Parameters

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import inspect
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from dgl_deepgnn.data.task_data import Level, Target
+from dgl_deepgnn.data.transforms import FEATURE_TRANSFORMS
 from dgl_deepgnn.errors import DGLError, UserError
+from dgl_deepgnn.files import read_limited
 from dgl_deepgnn.graph import AnyGraph
 from dgl_deepgnn.hub.errors import ZooError
-from dgl_deepgnn.hub.index import FORMAT, Component, parse_json
+from dgl_deepgnn.hub.index import FORMAT, MAX_JSON, Component, parse_json
 from dgl_deepgnn.nn import MODELS, DeepGNN, create_model
+from dgl_deepgnn.options import checked_option
 from dgl_deepgnn.recipe import Recipe
 from dgl_deepgnn.registry import did_you_mean, load_plugins
 
@@ -43,7 +50,7 @@ class DataFacts(_Section):
     fingerprint: str
     level: Level
     target: Target
-    splits: int
+    splits: int = Field(ge=1, le=10_000)
     inductive: bool
     self_loops: bool
     """Whether every node of the training graphs has a self-loop."""
@@ -77,6 +84,20 @@ class Config(_Section):
     recipe: Recipe
     environment: dict[str, Any]
 
+    @model_validator(mode="after")
+    def _check(self) -> Config:
+        arguments, data = self.model.arguments, self.data
+        if arguments.get("head") != data.level:
+            raise ValueError(f"data.level {data.level!r} is not what model.arguments.head scores")
+        if data.target == "binary" and arguments.get("out_feats") != 1:
+            raise ValueError("a binary target has one output: model.arguments.out_feats")
+        if "node" not in data.features:
+            raise ValueError("data.features: the record of node features is missing")
+        _check_scaling(data.features["node"], "node", arguments.get("in_feats"))
+        if arguments.get("edge_feats"):
+            _check_scaling(data.features.get("edge"), "edge", arguments["edge_feats"])
+        return self
+
 
 def read_config(path: Path) -> Config:
     """Read and check a ``config.json``.
@@ -86,7 +107,11 @@ def read_config(path: Path) -> Config:
     ZooError
         If it is of a newer format, has unknown keys or values of the wrong type.
     """
-    return parse_json(Config, path.read_bytes(), str(path))
+    try:
+        content = read_limited(path, MAX_JSON)
+    except UserError as error:
+        raise ZooError(str(error)) from None
+    return parse_json(Config, content, str(path))
 
 
 def load_model(config: Config, weights: Path, out_feats: int | None = None) -> DeepGNN:
@@ -120,9 +145,12 @@ def load_model(config: Config, weights: Path, out_feats: int | None = None) -> D
         }
     except SafetensorError as error:
         raise ZooError(f"{weights} is not a safetensors file: {error}.") from None
-    _check_arguments(config, len(tensors), weights)
+    for name, tensor in tensors.items():
+        if not tensor.numel():
+            raise ZooError(f"{weights}: tensor {name!r} is empty.")
+    _check_arguments(config, tensors, weights)
     # On the meta device nothing is allocated or drawn before the shapes are checked.
-    with torch.device("meta"):
+    with torch.device("meta"), _at_most(len(tensors), weights):
         model = _create(config)
     _check_shapes(model, tensors, weights)
     if out_feats is None:
@@ -151,7 +179,28 @@ def has_self_loops(graphs: list[AnyGraph]) -> bool:
     return all(bool(g.has_edges_between(g.nodes(), g.nodes()).all()) for g in graphs)
 
 
-def _check_arguments(config: Config, tensors: int, weights: Path) -> None:
+def _check_scaling(record: dict[str, Any] | None, kind: str, width: Any) -> None:
+    """Refuse a record of feature scaling that `apply_scaling` cannot follow."""
+    how = record.get("transform") if record else None
+    if how not in FEATURE_TRANSFORMS:
+        raise ValueError(
+            f"data.features.{kind}.transform: one of {', '.join(FEATURE_TRANSFORMS)} is expected"
+        )
+    for key in ("mean", "scale") if how in ("standardize", "rescale") else ():
+        numbers = (record or {}).get(key)
+        if not (
+            isinstance(numbers, list)
+            and len(numbers) == width
+            and all(type(n) in (int, float) and math.isfinite(n) for n in numbers)
+            and (key == "mean" or all(numbers))
+        ):
+            raise ValueError(
+                f"data.features.{kind}.{key}: a number for each of {width} features is expected"
+            )
+
+
+def _check_arguments(config: Config, tensors: dict[str, Tensor], weights: Path) -> None:
+    """Hold the arguments to what the constructor takes, and numbers to what the file can hold."""
     load_plugins()
     try:
         model = MODELS[config.model.name]
@@ -160,29 +209,63 @@ def _check_arguments(config: Config, tensors: int, weights: Path) -> None:
             f"{config.name}: {error} If a plugin brings this architecture, install it."
         ) from None
     known = {
-        name
-        for part in (model, DeepGNN)
-        for name in inspect.signature(part).parameters
+        name: parameter.annotation
+        for part in (DeepGNN, model)
+        for name, parameter in inspect.signature(part, eval_str=True).parameters.items()
         if name not in ("conv", "body", "args", "kwargs")
     }
-    for name in config.model.arguments:
+    # Every layer has its tensors, and every width is a side of one.
+    most = max([len(tensors), *(side for tensor in tensors.values() for side in tensor.shape)])
+    for name, value in config.model.arguments.items():
+        where = f"{config.name}: config.json: model.arguments.{name}"
         if name not in known:
+            raise ZooError(f"{where}: unknown key. {did_you_mean(name, sorted(known))}")
+        try:
+            checked_option(known[name], value)
+        except ValueError as error:
+            raise ZooError(f"{where}: {error}.") from None
+        if type(value) is int and abs(value) > most:
             raise ZooError(
-                f"{config.name}: config.json: model.arguments.{name}: unknown key. "
-                f"{did_you_mean(name, sorted(known))}"
+                f"{where} is {value!r}, but {weights} holds only {len(tensors)} tensors, of which "
+                f"no side is longer than {most}."
             )
-    layers = config.model.arguments.get("num_layers")
-    if not isinstance(layers, int) or layers > tensors:
-        raise ZooError(
-            f"{config.name}: config.json says num_layers={layers!r}, but {weights} holds only "
-            f"{tensors} tensors."
-        )
+
+
+@contextmanager
+def _at_most(parameters: int, weights: Path) -> Iterator[None]:
+    """Stop a constructor that makes far more parameters than the file holds tensors.
+
+    A few more are let through, so that `_check_shapes` can name the one that is missing.
+    """
+    made = 0
+
+    def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        nonlocal made
+        made += parameter is not None
+        if made > 2 * parameters + 100:
+            raise ZooError(f"{weights} holds only {parameters} tensors; config.json asks for more.")
+
+    hook = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _create(config: Config, **changes: Any) -> DeepGNN:
     try:
         return create_model(config.model.name, **{**config.model.arguments, **changes})
-    except (DGLError, TypeError, ValueError, RuntimeError) as error:
+    except ZooError:
+        raise
+    except (
+        DGLError,
+        TypeError,
+        ValueError,
+        RuntimeError,
+        ArithmeticError,
+        LookupError,
+        MemoryError,
+    ) as error:
         raise ZooError(f"{config.name}: no model can be built from config.json: {error}") from None
 
 

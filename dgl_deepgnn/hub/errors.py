@@ -8,9 +8,18 @@ from dgl_deepgnn.errors import UserError
 
 __all__ = ["ZooError", "explain"]
 
+LONGEST = 1000
+
 
 class ZooError(UserError):
-    """A model, file or address of a zoo that is missing, damaged or not to be trusted."""
+    """A model, file or address of a zoo that is missing, damaged or not to be trusted.
+
+    The message quotes what a server sent: one line, and not a long one.
+    """
+
+    def __init__(self, message: object = "") -> None:
+        line = " ".join(str(message).split())
+        super().__init__(line if len(line) <= LONGEST else f"{line[:LONGEST]} ...")
 
 
 def explain(error: ValidationError) -> str:
@@ -19,5 +28,6 @@ def explain(error: ValidationError) -> str:
     for detail in error.errors():
         key = ".".join(map(str, detail["loc"])) or "the whole"
         text = detail["msg"].removeprefix("Value error, ").rstrip(".")
-        problems.append(f"{key}: {'unknown key' if detail['type'] == 'extra_forbidden' else text}")
+        what = "unknown key" if detail["type"] == "extra_forbidden" else text
+        problems.append(f"{key[-100:]}: {what}")
     return "; ".join(problems)

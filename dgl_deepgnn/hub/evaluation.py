@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import json
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from dgl_deepgnn.data import TaskData, load_data, loss_function, main_metric
+from dgl_deepgnn.data.trust import load_config_data, plain_options
+from dgl_deepgnn.errors import DGLError, UserError
 from dgl_deepgnn.hub.config import Config, load_model, read_config
 from dgl_deepgnn.hub.errors import ZooError
-from dgl_deepgnn.hub.index import CONFIG, METRICS, WEIGHTS
+from dgl_deepgnn.hub.index import CONFIG, METRICS, WEIGHTS, read_json
 from dgl_deepgnn.hub.store import open_zoo
 from dgl_deepgnn.nn import DeepGNN
 from dgl_deepgnn.training.batches import Batches
@@ -49,7 +52,11 @@ def score_model(model: DeepGNN, config: Config, data: TaskData) -> dict[str, flo
 
 
 def evaluate(
-    name: str, zoo: str | Path | None = None, *, data: TaskData | None = None
+    name: str,
+    zoo: str | Path | None = None,
+    *,
+    data: TaskData | str | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Compute the test metric of a published model anew and compare it with the record.
 
@@ -59,8 +66,11 @@ def evaluate(
         One of :func:`list_pretrained`.
     zoo : str or Path, optional
         See :func:`open_zoo`.
-    data : TaskData, optional
-        The model's data, if it should not (or cannot) be loaded by the name in its config.
+    data : TaskData or str, optional
+        The model's data, where it should not (or cannot) be loaded by the name in its config; a
+        string is a name of :func:`load_data`, such as ``"file:graphs.bin"``, and is trusted.
+    options : dict, optional
+        Options of the data named by `data`, beside those in the config that are plain values.
 
     Returns
     -------
@@ -71,22 +81,20 @@ def evaluate(
     Raises
     ------
     ZooError
-        If the model cannot be loaded, or the data is not what it was trained on.
+        If the model cannot be loaded, the data is not what it was trained on, or its config
+        names data that is not for a downloaded file to choose, see docs/trust.md.
     """
     folder = open_zoo(zoo).fetch(name, [CONFIG, METRICS, WEIGHTS])
     config = read_config(folder / CONFIG)
-    if data is None:
-        data = _load_data(config)
+    if not isinstance(data, TaskData):
+        data = _load_data(config, data, options or {})
     if data.fingerprint() != config.data.fingerprint:
         raise ZooError(
             f"{name} was trained on other data than {data.name} gives here: the fingerprints "
             "differ, so the record says nothing about it."
         )
     metric, _ = main_metric(data.target)
-    try:
-        recorded = float(json.loads((folder / METRICS).read_text())["weights"]["test"][metric])
-    except (ValueError, TypeError, KeyError):
-        raise ZooError(f"{folder / METRICS} records no {metric} of the weights.") from None
+    recorded = _recorded(folder / METRICS, metric)
     found = score_model(load_model(config, folder / WEIGHTS), config, data)[metric]
     return {
         "name": name,
@@ -99,11 +107,25 @@ def evaluate(
     }
 
 
-def _load_data(config: Config) -> TaskData:
-    if config.data.name.startswith("python:"):
+def _load_data(config: Config, named: str | None, options: Mapping[str, Any]) -> TaskData:
+    facts = config.data
+    if named is not None:
+        return load_data(named, **{**plain_options(named, facts.options), **options})
+    try:
+        return load_config_data(facts.name, facts.options)
+    except (DGLError, UserError) as error:
         raise ZooError(
-            f"The data of {config.name} comes from the function {config.data.name!r}, and a "
-            "downloaded file does not get to run code. If you trust it, call the function "
-            "yourself and pass what it returns: evaluate(name, data=...)."
-        )
-    return load_data(config.data.name, **config.data.options)
+            f"{config.name}: {error} If you have its data, give it yourself: `dgl-deepgnn evaluate "
+            f"{config.name} --data file:PATH` (any name that a recipe takes), or evaluate(name, "
+            "data=...) in Python."
+        ) from None
+
+
+def _recorded(path: Path, metric: str) -> float:
+    try:
+        value = float(read_json(path)["weights"]["test"][metric])
+    except (ValueError, TypeError, LookupError, OverflowError):
+        value = math.nan
+    if not math.isfinite(value):
+        raise ZooError(f"{path} records no {metric} of the weights.")
+    return value

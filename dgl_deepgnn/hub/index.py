@@ -9,14 +9,25 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pooch
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
+from dgl_deepgnn.errors import UserError
+from dgl_deepgnn.files import read_limited
 from dgl_deepgnn.hub.errors import ZooError, explain
 from dgl_deepgnn.registry import did_you_mean
 
 __all__ = [
     "CONFIG",
     "FORMAT",
+    "INDEX",
+    "MAX_JSON",
     "METRICS",
     "WEIGHTS",
     "Entry",
@@ -24,11 +35,19 @@ __all__ = [
     "Index",
     "check_file",
     "parse_json",
+    "read_json",
 ]
 
 FORMAT = 1
 """Of index.json and config.json."""
+INDEX = "index.json"
 WEIGHTS, CONFIG, METRICS = "model.safetensors", "config.json", "metrics.json"
+MAX_JSON = 16 * 2**20
+"""Bytes that an index or another JSON file may have."""
+MAX_FILE = 2**36
+"""Bytes that any file may have."""
+MAX_FILES = 64
+"""Files of a model."""
 
 
 def check_component(text: str) -> str:
@@ -57,17 +76,25 @@ def check_component(text: str) -> str:
     return text
 
 
+def _check_printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("holds characters that cannot be printed")
+    return text
+
+
 Component = Annotated[str, AfterValidator(check_component)]
+Text = Annotated[str, Field(max_length=500), AfterValidator(_check_printable)]
+Count = Annotated[int, Field(ge=0, le=2**53)]
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class FileFacts(_Strict):
     """Size in bytes and SHA-256 (hex) of a file."""
 
-    size: int = Field(ge=0)
+    size: int = Field(ge=0, le=MAX_FILE)
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
 
     @classmethod
@@ -88,22 +115,28 @@ class Ratio(_Strict):
     high: float | None
     bound: Literal["lower", "upper"] | None
 
+    @model_validator(mode="after")
+    def _check(self) -> Ratio:
+        if len({number is None for number in (self.ratio, self.low, self.high)}) > 1:
+            raise ValueError("ratio, low and high are all numbers or all null")
+        return self
+
 
 class Entry(_Strict):
     """One model: its files, and what a listing shows."""
 
-    files: dict[Component, FileFacts]
+    files: dict[Component, FileFacts] = Field(max_length=MAX_FILES)
     architecture: Component
-    depth: int
-    parameters: int
-    data: str
+    depth: Count
+    parameters: Count
+    data: Text
     metric: Component
     mean: float
     std: float | None
-    n: int
+    n: Count
     target_share: float
     """First target of the speed-up record, as a fraction of the chance-level loss."""
-    speedup: dict[str, Ratio]
+    speedup: dict[Text, Ratio] = Field(max_length=MAX_FILES)
     """To that target, by pair of arms."""
 
     @property
@@ -117,6 +150,12 @@ class Index(_Strict):
 
     format: int = FORMAT
     models: dict[Component, Entry] = {}
+
+    @model_validator(mode="after")
+    def _check(self) -> Index:
+        if INDEX in self.models:
+            raise ValueError(f"no model is called {INDEX}")
+        return self
 
     @classmethod
     def parse(cls, content: bytes, where: str) -> Index:
@@ -168,6 +207,8 @@ def parse_json(kind: Any, content: bytes, where: str) -> Any:
     """JSON of a versioned format, checked."""
     try:
         raw = json.loads(content)
+    except RecursionError:
+        raise ZooError(f"{where} is nested too deeply; it is not a file of a zoo.") from None
     except ValueError:
         start = content[:15].lstrip().lower()
         what = "an HTML page" if start.startswith((b"<!doctype", b"<html")) else "not JSON"
@@ -184,6 +225,22 @@ def parse_json(kind: Any, content: bytes, where: str) -> Any:
         return kind.model_validate_json(content)
     except ValidationError as error:
         raise ZooError(f"{where}: {explain(error)}.") from None
+
+
+def read_json(path: Path) -> Any:
+    """JSON of a file that anybody may have written, its content not checked.
+
+    Raises
+    ------
+    ZooError
+        If it cannot be read, or is not JSON.
+    """
+    try:
+        return json.loads(read_limited(path, MAX_JSON))
+    except (OSError, UserError) as error:
+        raise ZooError(f"{path} cannot be read: {error}") from None
+    except (ValueError, RecursionError):
+        raise ZooError(f"{path} is damaged: it is not JSON.") from None
 
 
 def check_file(path: Path, facts: FileFacts) -> None:

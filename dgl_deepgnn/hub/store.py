@@ -14,18 +14,18 @@ from typing import Protocol
 import pooch
 from filelock import FileLock
 
-from dgl_deepgnn.files import write_bytes, write_text
+from dgl_deepgnn.errors import UserError
+from dgl_deepgnn.files import read_limited, write_bytes, write_text
 from dgl_deepgnn.hub.errors import ZooError
-from dgl_deepgnn.hub.index import Entry, FileFacts, Index, check_file
+from dgl_deepgnn.hub.index import INDEX, MAX_JSON, Entry, FileFacts, Index, check_file
 from dgl_deepgnn.hub.transfer import CheckedDownload, explained
 
 __all__ = ["FolderZoo", "RemoteZoo", "Zoo", "open_zoo"]
 
-INDEX = "index.json"
 SNAPSHOT = ".entry.json"
 """In the cache, beside a model's files: the index entry that they were downloaded by."""
-MAX_INDEX = 16 * 2**20
-"""Bytes that an index may have."""
+MAX_TIMEOUT = 86_400
+"""Seconds, a day."""
 OLD = ".old-"
 """In front of an entry's name while it is replaced, see `publish`."""
 
@@ -92,9 +92,11 @@ class FolderZoo:
         if not self.path.is_dir():
             raise ZooError(f"There is no zoo at {self.path}: no such folder.")
         try:
-            content = (self.path / INDEX).read_bytes()
+            content = read_limited(self.path / INDEX, MAX_JSON)
         except FileNotFoundError:
             return Index()
+        except (OSError, UserError) as error:
+            raise ZooError(f"{self.path / INDEX} cannot be read: {error}") from None
         return Index.parse(content, str(self.path / INDEX))
 
     def fetch(self, name: str, wanted: Iterable[str] | None = None) -> Path:
@@ -121,7 +123,7 @@ class RemoteZoo:
 
     The cache is ``DGL_DEEPGNN_CACHE``, by default pooch's folder for this user. With
     ``DGL_DEEPGNN_OFFLINE=1`` nothing but the cache is used. ``DGL_DEEPGNN_TIMEOUT`` is how
-    many seconds a silent server is waited for (30).
+    many seconds a silent or slow server is waited for (30), see `CheckedDownload`.
 
     Parameters
     ----------
@@ -208,7 +210,7 @@ class RemoteZoo:
     def _download_index(self) -> Index:
         content, address = io.BytesIO(), f"{self.location}/{INDEX}"
         with explained(address):
-            CheckedDownload(MAX_INDEX, self._timeout, exact=False).write(address, content)
+            CheckedDownload(MAX_JSON, self._timeout, exact=False).write(address, content)
         index = Index.parse(content.getvalue(), address)
         self.cache.mkdir(parents=True, exist_ok=True)
         write_bytes(self.cache / INDEX, content.getvalue())
@@ -244,6 +246,12 @@ def _checked(folder: Path, chosen: dict[str, FileFacts]) -> Path:
 def _timeout() -> float:
     text = os.environ.get("DGL_DEEPGNN_TIMEOUT") or "30"
     try:
-        return float(text)
+        seconds = float(text) if text.isascii() else 0.0
     except ValueError:
-        raise ZooError(f"DGL_DEEPGNN_TIMEOUT={text}: a number of seconds is expected.") from None
+        seconds = 0.0
+    if not 0 < seconds <= MAX_TIMEOUT:
+        raise ZooError(
+            f"DGL_DEEPGNN_TIMEOUT={text}: a number of seconds is expected, more than 0 and at most "
+            f"{MAX_TIMEOUT}."
+        )
+    return seconds

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any, BinaryIO
 
 import pooch
@@ -12,7 +15,10 @@ import requests
 
 from dgl_deepgnn.hub.errors import ZooError
 
-__all__ = ["CheckedDownload", "explained"]
+__all__ = ["SLOWEST", "CheckedDownload", "explained"]
+
+SLOWEST = 10_000
+"""Bytes a second, on average."""
 
 
 class _RefusedError(Exception):
@@ -31,7 +37,9 @@ class CheckedDownload(pooch.HTTPDownloader):
     size : int
         Bytes that are expected.
     timeout : float
-        Seconds that a silent server is waited for.
+        Seconds that a silent server is waited for, and that a slow one may be behind a server
+        that sends `SLOWEST` bytes a second: so the whole takes no longer than
+        ``timeout + size / SLOWEST``.
     exact : bool
         Whether the file must have `size` bytes, not just at most.
     """
@@ -39,13 +47,14 @@ class CheckedDownload(pooch.HTTPDownloader):
     def __init__(self, size: int, timeout: float, exact: bool = True) -> None:
         super().__init__(
             progressbar=exact and sys.stderr.isatty(),
-            chunk_size=2**16,
+            chunk_size=2**13,
             timeout=timeout,
             allow_redirects=False,
             headers={"Accept-Encoding": "identity"},
             hooks={"response": self._check_answer},
         )
-        self.size, self.exact = size, exact
+        self.size, self.exact, self._timeout = size, exact, timeout
+        self._response: requests.Response | None = None
 
     def __call__(self, url: str, output_file: str, pooch: Any, check_only: bool = False) -> None:
         """Download to a path, as pooch calls it."""
@@ -54,20 +63,52 @@ class CheckedDownload(pooch.HTTPDownloader):
 
     def write(self, url: str, file: BinaryIO) -> None:
         """Download into an open file."""
-        super().__call__(url, _Limited(file, self.size), None)
+        self._within_time(partial(super().__call__, url, _Limited(file, self.size), None), file)
         if self.exact and file.tell() < self.size:
             raise _TruncatedError(
                 f"it is truncated: {file.tell()} bytes, the index says {self.size}"
             )
 
+    def _within_time(self, work: Callable[[], object], file: BinaryIO) -> None:
+        """Do the work, or give up.
+
+        A timeout of a socket starts anew with every byte, so a server that sends one now and
+        then is never given up: the work is done in a thread that is left behind.
+        """
+        failure: list[BaseException] = []
+
+        def target() -> None:
+            try:
+                work()
+            except BaseException as error:
+                failure.append(error)
+
+        thread, start = threading.Thread(target=target, daemon=True), time.monotonic()
+        thread.start()
+        while thread.is_alive():
+            thread.join(min(self._timeout / 10, 1.0))
+            late = time.monotonic() - start - file.tell() / SLOWEST
+            if thread.is_alive() and late > self._timeout:
+                with suppress(Exception):  # there may be no answer yet
+                    self._response.raw.shutdown()  # type: ignore[union-attr]  # wakes the thread
+                seconds = time.monotonic() - start
+                raise _RefusedError(
+                    f"the server has stalled: {file.tell()} bytes in {seconds:.0f} seconds "
+                    "(DGL_DEEPGNN_TIMEOUT allows more)"
+                )
+        if failure:
+            raise failure[0]
+
     def _check_answer(self, response: requests.Response, **_: Any) -> None:
+        self._response = response
         if response.is_redirect:
             raise _RefusedError(
-                f"the server redirects to {response.headers['location']}; redirects are not "
+                f"the server redirects to {response.headers['location'][:200]}; redirects are not "
                 "followed. If you trust that address, give it as the zoo"
             )
         if response.status_code != 200:
-            raise _RefusedError(f"the server answers {response.status_code} {response.reason}")
+            reason = str(response.reason)[:100]
+            raise _RefusedError(f"the server answers {response.status_code} {reason}")
         if "html" in response.headers.get("content-type", ""):
             raise _RefusedError("the server sends an HTML page instead of the file")
         length = response.headers.get("content-length", "")

@@ -154,6 +154,11 @@ class DeepGNN(nn.Module):
             "other than 'batch' with checkpoint=True",
             not (checkpoint and norm_layer == "batch"),
         )
+        given = spectral_radius is not None
+        number = isinstance(spectral_radius, int | float) and 0 < spectral_radius < float("inf")
+        _require(
+            "spectral_radius", spectral_radius, "None or a positive number", number or not given
+        )
         _require("init", init, f"one of {tuple(SCHEMES)}", init in SCHEMES)
         self.in_feats, self.num_layers = in_feats, num_layers
         self.residual, self.init, self.alpha = residual, init, alpha

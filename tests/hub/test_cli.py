@@ -54,6 +54,10 @@ def test_publish_list_download_evaluate_predict(
     assert row.startswith(f"| {NAME} | roc_auc |")
     assert call("download", NAME, "--zoo", zoo).strip() == str(zoo / NAME)
     assert "agrees with the record" in call("evaluate", NAME, "--zoo", zoo)
+    named = ["evaluate", NAME, "--zoo", zoo, "--data", "karate"]
+    assert "agrees with the record" in call(*named, "--option", "features=none")
+    with pytest.raises(ZooError, match="fingerprints differ"):
+        call(*named, "--option", "features=standardize")
     dgl.save_graphs(str(tmp_path / "g.bin"), load_data("karate").graphs)
     arguments = ["predict", NAME, "--zoo", zoo, "--graph", tmp_path / "g.bin"]
     assert "34 predictions" in call(*arguments, "--output", tmp_path / "p.csv")

@@ -56,7 +56,7 @@ def test_a_config_cannot_run_code(zoo: Path, reindex: Callable[..., None]) -> No
     content["data"]["name"] = "python:os:getcwd"
     file.write_text(json.dumps(content))
     reindex(zoo)
-    with pytest.raises(ZooError, match="does not get to run code"):
+    with pytest.raises(ZooError, match=r"evaluate tiny\.karate --data"):
         evaluate(NAME, zoo)
     assert evaluate(NAME, zoo, data=load_data("karate"))["agrees"]
 
@@ -89,9 +89,31 @@ def test_each_seed_has_its_split(other_run: Callable[..., Path], tmp_path: Path)
         model={"name": "resgin", "hidden_feats": 4, "num_layers": 3, "norm_layer": "batch"},
     )
     publish(run, zoo=tmp_path / "zoo")
-    result = evaluate("tiny.graphs", tmp_path / "zoo")
+    with pytest.raises(ZooError, match="may not name the data 'file:"):
+        evaluate("tiny.graphs", tmp_path / "zoo")
+    result = evaluate("tiny.graphs", tmp_path / "zoo", data=data["name"])
     recorded = json.loads((run / "summary.json").read_text())["seeds"][0]["test"]
     assert result["recorded"] == result["recomputed"] == recorded[result["metric"]] < 1
     card = (tmp_path / "zoo" / "tiny.graphs" / "README.md").read_text()
     assert "batch normalization" in card
     assert "Transductive" not in card
+
+
+def test_data_that_the_user_names(
+    other_run: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The config's own options come along where they are plain values; the user's go first."""
+    import dgl
+
+    monkeypatch.chdir(tmp_path)
+    data = load_data("karate")
+    (graph,) = data.graphs
+    graph.ndata["label"] = data.labels
+    dgl.save_graphs("theirs.bin", [graph])
+    data_section = {"name": "file:theirs.bin", "options": {"target": "binary", "seed": 5}}
+    run = other_run(name="tiny.own", data=data_section)
+    publish(run, zoo="zoo")
+    (tmp_path / "theirs.bin").rename("mine.bin")
+    assert evaluate("tiny.own", "zoo", data="file:mine.bin")["agrees"]
+    with pytest.raises(ZooError, match="fingerprints differ"):
+        evaluate("tiny.own", "zoo", data="file:mine.bin", options={"seed": 6})
