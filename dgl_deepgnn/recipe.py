@@ -18,6 +18,7 @@ from pydantic import (
     Field,
     JsonValue,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -25,6 +26,7 @@ from pydantic import (
 from dgl_deepgnn.errors import DGLError, UserError
 from dgl_deepgnn.nn.body import MODELS, DeepGNN
 from dgl_deepgnn.operator.schedule import interpolation_schedule
+from dgl_deepgnn.optim import OptimizerName
 from dgl_deepgnn.options import checked_option
 from dgl_deepgnn.registry import did_you_mean, load_plugins
 
@@ -50,9 +52,10 @@ class _Section(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _not_a_switch(cls, value: Any) -> Any:
+    def _not_a_switch(cls, value: Any, info: ValidationInfo) -> Any:
         # YAML reads yes, no, on and off as truth values, which would pass for 1 and 0.
-        if isinstance(value, bool):
+        switch = cls.model_fields[info.field_name or ""].annotation is bool
+        if isinstance(value, bool) and not switch:
             raise ValueError(f"a truth value does not belong here, got {value}")
         return value
 
@@ -135,8 +138,11 @@ class WeightDecay(_Section):
 class OptimizerSection(_Section):
     """How the weights are updated."""
 
-    name: Literal["adam", "adamw", "sgd"] = "adam"
+    name: OptimizerName = "adam"
     lr: float = Field(3e-3, gt=0)
+    transfer: bool = False
+    """Whether `lr` is meant for width 32 and 16 residual branches, and each parameter's learning
+    rate follows from it for the model's size, see docs/transfer.md."""
     weight_decay: WeightDecay = WeightDecay()
     momentum: float = Field(0.9, ge=0, lt=1)
     """Of sgd."""

@@ -97,6 +97,14 @@ def test_one_weight_decay_for_all_groups(small: Path) -> None:
         assert (decay.branches, decay.ends) == (0.01, 0.01)
 
 
+def test_a_switch_takes_a_truth_value(small: Path) -> None:
+    assert load_recipe(small).optimizer.transfer is False
+    recipe = load_recipe(small, ["optimizer.transfer=yes"])
+    assert recipe.optimizer.transfer is True
+    small.write_text(recipe.to_yaml())
+    assert load_recipe(small) == recipe
+
+
 def test_options_are_converted_as_the_constructor_declares(small: Path) -> None:
     assert load_recipe(small, ["model.options.alpha=1e-1"]).model.options == {"alpha": 0.1}
 
@@ -255,6 +263,8 @@ WRONG_VALUES = [
     ("model.options", 3, "a mapping of keys"),
     ("optimizer.name", "adan", "'adam', 'adamw' or 'sgd'"),
     ("optimizer.lr", 0, "greater than 0"),
+    ("optimizer.lr", True, "truth value"),
+    ("optimizer.transfer", "rule", "valid boolean.*got 'rule'"),
     ("optimizer.lr", float("nan"), "finite"),
     ("optimizer.lr", float("inf"), "finite"),
     ("optimizer.clip_norm", 0, "greater than 0"),

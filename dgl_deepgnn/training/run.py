@@ -205,7 +205,7 @@ def _metrics_line(
     return {
         "epoch": trainer.epoch,
         "step": trainer.step,
-        "lr": trainer.optimizer.param_groups[0]["lr"],
+        "lr": trainer.lr,
         "step_losses": [step.loss for step in steps],
         "step_seconds": [round(step.seconds, 6) for step in steps],
         **(metrics or {}),

@@ -20,6 +20,7 @@ from dgl_deepgnn.data import (
 )
 from dgl_deepgnn.errors import DGLError, UserError
 from dgl_deepgnn.nn import DeepGNN, create_model
+from dgl_deepgnn.optim import param_groups
 from dgl_deepgnn.recipe import ModelSection, OptimizerSection, Recipe
 from dgl_deepgnn.training.batches import Batch, Batches
 
@@ -116,10 +117,13 @@ class Trainer:
             weights = class_weights(labels, data.target, data.num_outputs).to(device)
         self.loss = loss_function(data.target, weights)
         self.optimizer = make_optimizer(recipe.optimizer, self.model)
+        self._rates = [group["lr"] for group in self.optimizer.param_groups]
         per_epoch = self.batches.steps_per_epoch
         self.total_steps = recipe.training.steps or per_epoch * (recipe.training.epochs or 0)
         self.total_epochs = -(-self.total_steps // per_epoch)
         self.epoch = self.step = 0
+        self.lr = recipe.optimizer.lr
+        """Learning rate of the last step; with `optimizer.transfer`, before the factors."""
 
     def run_epoch(self) -> list[Step]:
         """Train for one epoch (or to the last step).
@@ -151,9 +155,10 @@ class Trainer:
         return steps
 
     def _train_on(self, batch: Batch) -> float:
-        rate = self.recipe.optimizer.lr * self._schedule()
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        factor = self._schedule()
+        self.lr = self.recipe.optimizer.lr * factor
+        for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
+            group["lr"] = rate * factor
         self.optimizer.zero_grad()
         mask = batch.masks["train"]
         loss = self.loss(batch.scores(self.model)[mask], batch.labels[mask])
@@ -260,16 +265,27 @@ class Trainer:
 def make_optimizer(section: OptimizerSection, model: DeepGNN) -> torch.optim.Optimizer:
     """Optimizer with weight decay by parameter group: the branches, and the two ends."""
     branches = {id(p) for conv in model.convs[1:-1] for p in conv.parameters()}
-    parameters = list(model.parameters())
+    parameters = dict(model.named_parameters())
     decay = section.weight_decay
-    groups = [
-        {"params": some, "weight_decay": amount}
-        for some, amount in (
-            ([p for p in parameters if id(p) in branches], decay.branches),
-            ([p for p in parameters if id(p) not in branches], decay.ends),
+    if section.transfer:
+        groups = param_groups(
+            model,
+            section.lr,
+            section.name,
+            weight_decay={
+                name: decay.branches if id(p) in branches else decay.ends
+                for name, p in parameters.items()
+            },
         )
-        if some
-    ]
+    else:
+        groups = [
+            {"params": some, "weight_decay": amount}
+            for some, amount in (
+                ([p for p in parameters.values() if id(p) in branches], decay.branches),
+                ([p for p in parameters.values() if id(p) not in branches], decay.ends),
+            )
+            if some
+        ]
     if section.name == "sgd":
         return torch.optim.SGD(groups, lr=section.lr, momentum=section.momentum)
     kind = torch.optim.Adam if section.name == "adam" else torch.optim.AdamW

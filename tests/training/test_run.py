@@ -301,7 +301,7 @@ INTERRUPTED = recipe(
     "csbm",
     training={"epochs": 5, "patience": 2, "clusters": 4, "batch_size": 3},
     model={"dropout": 0.4},
-    optimizer={"lr": 0.03, "weight_decay": 0.01},
+    optimizer={"lr": 0.03, "weight_decay": 0.01, "transfer": True},
     schedule={"name": "cosine", "warmup_steps": 2},
     seeds=[0, 5],
 )

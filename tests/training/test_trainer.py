@@ -190,6 +190,38 @@ def test_schedule(name: str, warmup: int) -> None:
     assert rates == pytest.approx(expected)
 
 
+def test_schedule_scales_transferred_rates_and_keeps_the_decay_by_group() -> None:
+    spec = recipe(
+        model={"num_layers": 10, "hidden_feats": 16},
+        optimizer={
+            "name": "adamw",
+            "lr": 0.3,
+            "transfer": True,
+            "weight_decay": {"branches": 0.2, "ends": 0.1},
+        },
+        schedule={"name": "cosine", "warmup_steps": 4},
+        training={"epochs": None, "steps": 10},
+    )
+    trainer = Trainer(spec, KARATE, 0)
+    names = {id(p): name for name, p in trainer.model.named_parameters()}
+    branch = 4 / math.sqrt(8)  # eight branches of scale 1/sqrt(8)
+    expected = {"convs.0": (1, 1), "convs.1": (2 * branch, branch), "convs.9": (2, 1)}
+    for step in range(10):
+        trainer.run_epoch()
+        factor = min(1.0, (step + 1) / 4) * math.cos(math.pi * step / 20) ** 2
+        assert trainer.lr == pytest.approx(0.3 * factor)
+        found = {
+            names[id(p)]: (group["lr"], group["weight_decay"])
+            for group in trainer.optimizer.param_groups
+            for p in group["params"]
+        }
+        for conv, pair in expected.items():
+            for kind, times in zip(("weight", "bias"), pair, strict=True):
+                lr, decay = found[f"{conv}.{kind}"]
+                assert lr == pytest.approx(0.3 * times * factor)
+                assert decay * times == pytest.approx(0.2 if conv == "convs.1" else 0.1)
+
+
 # --- loss and metrics ---
 
 
@@ -321,14 +353,22 @@ def test_seed_fixes_every_bit() -> None:
     momentum=st.sampled_from([0.0, 0.9]),
     schedule=st.sampled_from(["none", "cosine"]),
     norm_layer=st.sampled_from(["none", "batch"]),
+    transfer=st.booleans(),
     batched=st.booleans(),
     epochs=st.integers(0, 4),
 )
-def test_state_mid_training(optimizer, momentum, schedule, norm_layer, batched, epochs) -> None:
+def test_state_mid_training(
+    optimizer, momentum, schedule, norm_layer, transfer, batched, epochs
+) -> None:
     spec = recipe(
         "csbm",
         model={"dropout": 0.3, "norm_layer": norm_layer},
-        optimizer={"name": optimizer, "momentum": momentum, "weight_decay": 0.01},
+        optimizer={
+            "name": optimizer,
+            "momentum": momentum,
+            "weight_decay": 0.01,
+            "transfer": transfer,
+        },
         schedule={"name": schedule, "warmup_steps": 3},
         training={"epochs": 5, **({"clusters": 4, "batch_size": 3} if batched else {})},
     )
