@@ -7,6 +7,10 @@ export OMP_WAIT_POLICY := passive
 export OMP_NUM_THREADS := 1
 export DGLBACKEND := pytorch
 
+# What runs a second time, with imports of DGL blocked.
+WITHOUT_DGL := tests/test_graph.py tests/test_without_dgl.py tests/test_registry.py \
+	tests/data/test_hits.py tests/data/test_metrics.py tests/operator/test_schedule.py
+
 .PHONY: train test lint benchmark clean
 
 train: .venv/installed
@@ -15,6 +19,7 @@ train: .venv/installed
 
 test: .venv/installed
 	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -q -p tests.without_dgl $(WITHOUT_DGL)
 
 lint: .venv/installed
 	$(BIN)/ruff format --check .

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dgl import DGLError
 from safetensors.torch import load_file
 
 from dgl_deepgnn.data import load_data
+from dgl_deepgnn.errors import DGLError
 from dgl_deepgnn.hub import evaluate, from_pretrained, list_pretrained
 from dgl_deepgnn.hub.card import model_card
 from dgl_deepgnn.hub.config import Config, read_config

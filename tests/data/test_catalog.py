@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 import torch
-from dgl import DGLError
 
 from dgl_deepgnn.data import TaskData, list_datasets, load_data, register_dataset
 from dgl_deepgnn.data.catalog import DATASETS
+from dgl_deepgnn.errors import DGLError
 from dgl_deepgnn.registry import UnknownNameError
 
 

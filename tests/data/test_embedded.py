@@ -4,10 +4,10 @@ import networkx
 import numpy as np
 import pytest
 import torch
-from dgl import DGLError
 from sklearn.datasets import load_digits
 
 from dgl_deepgnn.data import load_data
+from dgl_deepgnn.errors import DGLError
 
 
 def sizes(task):

@@ -4,11 +4,11 @@ import networkx
 import numpy as np
 import pytest
 import torch
-from dgl import DGLError
 from scipy.sparse import csr_matrix
 
 from dgl_deepgnn.data import load_data
 from dgl_deepgnn.data.long_range import depth_bounds, hops_to_nearest, random_tree
+from dgl_deepgnn.errors import DGLError
 
 
 @pytest.fixture(scope="module")

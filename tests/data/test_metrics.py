@@ -4,12 +4,12 @@ import math
 
 import pytest
 import torch
-from dgl import DGLError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from dgl_deepgnn.data import class_weights, evaluate_metrics, loss_function, main_metric
+from dgl_deepgnn.errors import DGLError
 
 
 def test_multiclass_by_hand():

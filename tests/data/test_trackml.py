@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from dgl import DGLError
 
 from dgl_deepgnn.data import load_data
+from dgl_deepgnn.errors import DGLError
 
 
 def test_trackml(trackml_file):

@@ -4,11 +4,11 @@ import math
 
 import numpy as np
 import pytest
-from dgl import DGLError
 from scipy.integrate import solve_ivp
 
 from dgl_deepgnn.data import load_data
 from dgl_deepgnn.data.tracks import LAYER_RADII, bending_radius, helix_crossings
+from dgl_deepgnn.errors import DGLError
 
 FIELD = 2.0
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from dgl import DGLError
 
 from dgl_deepgnn import ResGCN, ResGIN, create_model
 from dgl_deepgnn.data import load_data
+from dgl_deepgnn.errors import DGLError
 from dgl_deepgnn.files import load_tensors
 from dgl_deepgnn.hub import ZooError, from_pretrained, list_pretrained
 from dgl_deepgnn.training import RunFolder, Trainer

@@ -5,11 +5,11 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from dgl import DGLError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dgl_deepgnn import interpolation_schedule
+from dgl_deepgnn.errors import DGLError
 
 
 @settings(deadline=None)

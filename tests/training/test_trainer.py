@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from dgl import DGLError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics
@@ -18,7 +17,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from torch import nn
 
 from dgl_deepgnn.data import TaskData, load_data
-from dgl_deepgnn.errors import UserError
+from dgl_deepgnn.errors import DGLError, UserError
 from dgl_deepgnn.recipe import Recipe
 from dgl_deepgnn.training.trainer import (
     DivergenceError,
