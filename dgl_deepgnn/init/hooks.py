@@ -276,6 +276,11 @@ def _is_dgl_layer(module: nn.Module) -> bool:
     )
 
 
+def is_dgl_convolution(module: nn.Module) -> bool:
+    """Whether it is one of DGL's convolutions, or of a class derived from one."""
+    return any(base.__module__.startswith("dgl.nn.pytorch.conv") for base in type(module).__mro__)
+
+
 def _require_drawable(module: nn.Module, weight: Tensor) -> None:
     if nn.parameter.is_lazy(weight):
         reason = "has no shape yet; call the model once before it is initialized."
@@ -321,5 +326,6 @@ def _linear(module: nn.Module, context: GraphContext) -> list[Stage]:
 @register_initializer(nn.LayerNorm)
 @register_initializer(nn.BatchNorm1d)
 def _normalization(module: nn.Module, context: GraphContext) -> list[Stage]:
-    module.reset_parameters()  # type: ignore[operator]
+    if all(parameter.requires_grad for parameter in module.parameters()):
+        module.reset_parameters()  # type: ignore[operator]
     return []

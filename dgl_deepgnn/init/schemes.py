@@ -17,9 +17,11 @@ from dgl_deepgnn.init.hooks import (
     WithoutGraph,
     collect_stages,
 )
+from dgl_deepgnn.init.measured import measure
+from dgl_deepgnn.init.running import Forward, as_called, kept_on_error
 from dgl_deepgnn.registry import Registry
 
-__all__ = ["SCHEMES", "critical_", "critical_std", "draw", "glorot_", "he_"]
+__all__ = ["SCHEMES", "closed_form_", "critical_", "critical_std", "draw", "glorot_", "he_"]
 
 M = TypeVar("M", bound=nn.Module)
 Scheme = Callable[..., nn.Module]
@@ -27,18 +29,20 @@ SCHEMES: Registry[Scheme] = Registry("initialization")
 """Schemes that need no more than the module (and its graph): the `init` of our models."""
 
 
-@SCHEMES.register("critical")
 def critical_(
     module: M,
     graph: AnyGraph | None = None,
+    feat: Tensor | None = None,
     *,
+    forward: Forward | None = None,
     edge_weight: Tensor | None = None,
     output_layer: bool = True,
     strict: bool = True,
 ) -> M:
     r"""Critical initialization: outputs and gradients of order one at every depth.
 
-    Every weight is drawn from a normal distribution of variance
+    **In closed form**, without features: every weight is drawn from a normal distribution of
+    variance
 
     .. math:: C_W / \mathrm{fan\_in}, \qquad C_W = 2 / \lambda^2,
 
@@ -47,24 +51,38 @@ def critical_(
     :math:`C_W = 1 / \lambda^2`. The first principle of DeZoort and Hanin,
     arXiv:2306.11668; the dependence on :math:`\lambda` is derived here.
 
+    **Measured**, with features or with `forward`: for any model. It runs once in training mode,
+    and each weight is scaled where it is first multiplied, so that the product has mean square
+    one; so is what one of DGL's convolutions hands on. So whatever happens in between is seen:
+    hand-written sums over neighbours, attention, gates, dropout, normalization, residual
+    additions. Of those each term has mean square one, so that the sum grows like the number of
+    terms (of terms of one sign: its square), never exponentially in it.
+
     Parameters
     ----------
     module : nn.Module
-        One layer, or a tree of layers with ReLU between them: ``torch.nn.Linear``, DGL's
-        ``GraphConv``, ``SAGEConv``, ``GINConv``, ``GATConv``, ``GATv2Conv``, this package's own,
-        and whatever :func:`register_initializer` added. Layers are taken in the order of
-        definition. Changed in place.
+        For the closed form one layer, or a tree of layers with ReLU between them:
+        ``torch.nn.Linear``, DGL's ``GraphConv``, ``SAGEConv``, ``GINConv``, ``GATConv``,
+        ``GATv2Conv``, this package's own, and whatever :func:`register_initializer` added. Layers
+        are taken in the order of definition. Measured, any model. Changed in place; what does
+        not require a gradient is left as it is.
     graph : DGLGraph, optional
-        Needed where the aggregation is a sum; otherwise without it the graph is taken to be
-        undirected. Of a batch, the largest spectral radius counts.
+        In closed form needed where the aggregation is a sum; otherwise without it the graph is
+        taken to be undirected. Of a batch, the largest spectral radius counts.
+    feat : Tensor, optional
+        Features to measure with, typical of the data: the model is called as
+        ``module(graph, feat)``, or ``module(graph, feat, edge_weight)`` if there are weights.
+    forward : callable, optional
+        How to call a model that is called otherwise: ``forward(module)`` does it, as in
+        ``critical_(model, forward=lambda model: model(blocks, feat))``.
     edge_weight : Tensor, optional
         Weights of its edges, shape (E,), if the model uses any.
     output_layer : bool
-        Whether the last layer is the output (no ReLU after it). Pass False for a
-        part of a network that ends in a ReLU.
+        In closed form: whether the last layer is the output (no ReLU after it). Pass False for
+        a part of a network that ends in a ReLU.
     strict : bool
-        Whether a module with parameters of an unknown class is an error; otherwise it is left
-        alone.
+        In closed form: whether a module with parameters of an unknown class is an error; otherwise
+        it is left alone.
 
     Returns
     -------
@@ -74,7 +92,9 @@ def critical_(
     Raises
     ------
     DGLError
-        If a class is unknown, the graph is needed and missing, or it has no directed cycle.
+        In closed form if a class is unknown, the graph is needed and missing, or it has no
+        directed cycle; measured, if the features are not finite or nothing can be measured. The
+        weights are then what they were.
 
     Examples
     --------
@@ -85,7 +105,45 @@ def critical_(
     >>> model = critical_(dgl.nn.Sequential(*layers), graph)
     >>> bool(1e-4 < model(graph, torch.randn(1000, 64)).square().mean() < 10)
     True
+
+    A layer written by hand, which no closed form knows:
+
+    >>> class Gated(nn.Module):
+    ...     def __init__(self, width):
+    ...         super().__init__()
+    ...         self.gate, self.value = nn.Linear(width, width), nn.Linear(width, width)
+    ...     def forward(self, graph, h):
+    ...         neighbours = dgl.ops.copy_u_sum(graph, self.value(h))
+    ...         return torch.sigmoid(self.gate(h)) * torch.relu(neighbours)
+    >>> feat = torch.randn(1000, 64)
+    >>> model = critical_(dgl.nn.Sequential(*[Gated(64) for _ in range(32)]), graph, feat)
+    >>> bool(0.1 < model(graph, feat).square().mean() < 100)
+    True
     """
+    if feat is None and forward is None:
+        closed_form_(
+            module, graph, edge_weight=edge_weight, output_layer=output_layer, strict=strict
+        )
+        return module
+    context = WithoutGraph(graph, edge_weight, strict=False)
+    forward = as_called(graph, feat, edge_weight, forward)
+    with kept_on_error(module):
+        stages = collect_stages(module, context)
+        draw(stages, critical_std)
+        measure(module, stages, forward, (graph, feat))
+    return module
+
+
+@SCHEMES.register("critical")
+def closed_form_(
+    module: M,
+    graph: AnyGraph | None = None,
+    *,
+    edge_weight: Tensor | None = None,
+    output_layer: bool = True,
+    strict: bool = True,
+) -> M:
+    """Return :func:`critical_` without features, and unchecked."""
     stages = collect_stages(module, GraphContext(graph, edge_weight, strict))
     draw(stages, critical_std, output_layer)
     return module
@@ -165,16 +223,17 @@ def draw(
 ) -> None:
     """Draw every weight with the standard deviation ``std(linear_map, gain)``; zero every bias.
 
-    A shared weight is drawn once, as its first map says.
+    A shared weight is drawn once, as its first map says; what is frozen stays as it is.
     """
     drawn: set[int] = set()
     with torch.no_grad():
         for index, stage in enumerate(stages):
             gain = 1.0 if output_layer and index == len(stages) - 1 else 2.0
             for linear in stage:
-                if linear.bias is not None:
+                if linear.bias is not None and linear.bias.requires_grad:
                     linear.bias.zero_()
-                if linear.weight.numel() == 0 or id(linear.weight) in drawn:
+                frozen = not linear.weight.requires_grad
+                if frozen or linear.weight.numel() == 0 or id(linear.weight) in drawn:
                     continue
                 drawn.add(id(linear.weight))
                 sigma = std(linear, gain) * linear.scale

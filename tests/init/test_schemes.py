@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from dgl_deepgnn import ResGIN
 from dgl_deepgnn.init import SCHEMES, critical_, glorot_, he_
+from dgl_deepgnn.init.schemes import closed_form_
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +39,7 @@ def variances(model: nn.Module) -> list[float]:
 
 def test_names() -> None:
     assert SCHEMES.names() == ["critical", "glorot", "he"]
-    assert SCHEMES["critical"] is critical_
+    assert SCHEMES["critical"] is closed_form_
 
 
 @pytest.mark.parametrize("scheme", [critical_, he_, glorot_])
