@@ -23,7 +23,7 @@ from dgl_deepgnn.speedup.report import describe_speedup
 from dgl_deepgnn.training import RunFolder, build_model, train
 from dgl_deepgnn.wording import counted, printable
 
-__all__ = ["app", "run"]
+__all__ = ["app", "recipe_and_folder", "resumable", "run"]
 
 app = typer.Typer(
     name="dgl-deepgnn",
@@ -91,8 +91,8 @@ def train_command(
     as_json: Json = False,
 ) -> None:
     """Train a recipe over its seeds and write a run folder."""
-    loaded, output = _recipe_and_folder(recipe, overrides, output, resume)
-    with _resumable("train", "epoch"):
+    loaded, output = recipe_and_folder(recipe, overrides, output, resume)
+    with resumable("train", "epoch"):
         folder = train(
             loaded, output, resume=resume is not None, device=device, tensorboard=tensorboard
         )
@@ -115,8 +115,8 @@ def speedup_command(
     as_json: Json = False,
 ) -> None:
     """Record the early-training speed-up of a recipe: stock, usual practice, principled."""
-    loaded, output = _recipe_and_folder(recipe, overrides, output, resume)
-    with _resumable("speedup", "trial"):
+    loaded, output = recipe_and_folder(recipe, overrides, output, resume)
+    with resumable("speedup", "trial"):
         path, result = measure_speedup(
             loaded, output, ablation=ablation, resume=resume is not None, device=device
         )
@@ -195,7 +195,7 @@ def doctor() -> None:
     # Answered in __main__, before anything that needs DGL is imported.
 
 
-def _recipe_and_folder(
+def recipe_and_folder(
     recipe: str | None, overrides: list[str] | None, output: Path | None, resume: Path | None
 ) -> tuple[Recipe, Path | None]:
     """What to train and where, of a new run or of one to continue."""
@@ -209,7 +209,7 @@ def _recipe_and_folder(
 
 
 @contextmanager
-def _resumable(command: str, unit: str) -> Iterator[None]:
+def resumable(command: str, unit: str) -> Iterator[None]:
     """Turn Ctrl-C into a message that says how to continue."""
     try:
         yield

@@ -35,6 +35,8 @@ from dgl_deepgnn.recipe import Recipe, load_recipe
 
 __all__ = ["RunFolder"]
 
+COMMANDS = {"training": "train", "speed-up record": "speedup", "tuning": "tune"}
+"""What continues a run of each kind."""
 RECIPE, FACTS, LOG = "recipe.yaml", "run.json", "metrics.jsonl"
 
 
@@ -129,7 +131,7 @@ Kind = TypeVar("Kind", bound=BaseModel)
 
 
 class RunFolder:
-    """The folder of one training, or of one speed-up record.
+    """The folder of one training, speed-up record or tuning.
 
     ::
 
@@ -165,9 +167,15 @@ class RunFolder:
 
     @classmethod
     def create(
-        cls, path: Path, recipe: Recipe, data: TaskData, device: str, kind: str = "training"
+        cls,
+        path: Path,
+        recipe: Recipe,
+        data: TaskData,
+        device: str,
+        kind: str = "training",
+        **more: Any,
     ) -> RunFolder:
-        """Make a new folder, with recipe and facts in it.
+        """Make a new folder, with recipe and facts, and `more` facts, in it.
 
         Raises
         ------
@@ -181,6 +189,7 @@ class RunFolder:
             "fingerprint": data.fingerprint(),
             "recipe": digest,
             **environment(device),
+            **more,
         }
         with make_folder(path, advice=f"Continue it with `--resume {path}`. ") as draft:
             write_text(draft / RECIPE, text)
@@ -194,8 +203,8 @@ class RunFolder:
         Raises
         ------
         UserError
-            If it is not a run folder, is damaged, is not of this `kind` ("training" or
-            "speed-up record"), or `data` is not what it was started with.
+            If it is not a run folder, is damaged, is not of this `kind` (see `COMMANDS`), or
+            `data` is not what it was started with.
         """
         advice = "Restore it from a copy, or start a new run; the other files are as they were."
         with _advising(advice):
@@ -324,7 +333,7 @@ class RunFolder:
 
     def _advice(self, name: str) -> str:
         """What is left to do if a file is damaged."""
-        command = "train" if self.facts["kind"] == "training" else "speedup"
+        command = COMMANDS.get(self.facts["kind"], "train")
         resume = f"`dgl-deepgnn {command} --resume {self.path}`"
         part = name.partition("/")[0]
         if part.startswith("seed-"):
