@@ -93,7 +93,10 @@ class Graph:
             if len(end) and (end.is_floating_point() or end.dtype in (torch.bool, torch.complex64)):
                 raise DGLError(f"Ids of nodes are {end.dtype}: they must be whole numbers.")
         src, dst = (end.long() for end in ends)
-        least, most = (0, -1) if len(src) == 0 else map(int, torch.cat([src, dst]).aminmax())
+        least, most = 0, -1
+        if len(src):
+            (low, high), (other_low, other_high) = src.aminmax(), dst.aminmax()
+            least, most = int(torch.minimum(low, other_low)), int(torch.maximum(high, other_high))
         if num_nodes is None:
             num_nodes = most + 1
         if least < 0 or most >= num_nodes:

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from dgl_deepgnn.errors import DGLError
-from dgl_deepgnn.graph import AnyGraph, as_graph
+from dgl_deepgnn.graph import AnyGraph, is_graph
 from dgl_deepgnn.init import SCHEMES
 from dgl_deepgnn.init.hooks import GraphContext
-from dgl_deepgnn.operator.aggregation import NORMS, AggregationOperator, Norm, aggregation_operator
+from dgl_deepgnn.operator.aggregation import NORMS, AggregationOperator, Norm
+from dgl_deepgnn.operator.memory import remembered_operator
 
 __all__ = ["Features", "ResidualConv", "is_hooked", "is_plain_call", "undivided_radius"]
 
@@ -69,12 +70,15 @@ class ResidualConv(nn.Module):
     ) -> AggregationOperator:
         """Aggregation operator of `graph` for this layer, to be reused over many calls.
 
+        It is remembered while `graph` lives and neither it nor the weights change.
         Without `folded`, the identity is left to :meth:`aggregate`: so layers of different t
         share one operator.
         """
-        graph = as_graph(graph)
-        between_types = graph.srctypes != graph.dsttypes
-        return aggregation_operator(
+        between_types = is_graph(graph) and graph.srctypes != graph.dsttypes
+        make = remembered_operator
+        if torch.compiler.is_compiling():  # it is not tensors that are computed with there
+            make = torch.compiler.disable(make)
+        return make(
             graph,
             self.norm,
             self.t if folded and self.t > 0 and not between_types else 1.0,
