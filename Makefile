@@ -11,7 +11,7 @@ export DGLBACKEND := pytorch
 WITHOUT_DGL := tests/test_graph.py tests/test_without_dgl.py tests/test_registry.py \
 	tests/data/test_hits.py tests/data/test_metrics.py tests/operator/test_schedule.py
 
-.PHONY: train test lint benchmark clean
+.PHONY: train test test-seeds lint benchmark clean
 
 train: .venv/installed
 	$(BIN)/dgl-deepgnn train resgcn64.digits
@@ -20,6 +20,12 @@ train: .venv/installed
 test: .venv/installed
 	$(BIN)/python -m pytest -n 2
 	$(BIN)/python -m pytest -q -p tests.without_dgl $(WITHOUT_DGL)
+
+# Is it never red by chance? Other numbers and another order each time, of all tests or of TESTS.
+SEEDS ?= 20
+test-seeds: .venv/installed
+	for seed in $$(seq $(SEEDS)); do $(BIN)/python -m pytest -q -n 2 -p randomly \
+		--randomly-seed=$$seed --hypothesis-seed=$$seed $(TESTS) || exit; done
 
 lint: .venv/installed
 	$(BIN)/ruff format --check .

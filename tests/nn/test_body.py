@@ -288,7 +288,8 @@ def test_fixup_networks_start_as_their_first_and_last_layer(
     """At initialization the branches do not matter, however many there are."""
     graph, _ = weighted
     feat = torch.randn(9, 3)
-    model = build(family, 3, 8, 2, 9, t=t, residual="fixup", head=head)
+    # Wide, since the few units of a narrow MLP are all dead at times: then nothing learns.
+    model = build(family, 3, 32, 32, 9, t=t, residual="fixup", head=head)
     before = model(graph, feat)
     assert len(model.branches) == (7 if head == "node" else 8)
     x = model.convs[0](graph, feat).relu()
