@@ -22,6 +22,7 @@ settings.register_profile("drawn", deadline=None, database=None)
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    """Let hypothesis draw other examples, too, where the global seed is another."""
     drawn = config.pluginmanager.hasplugin("randomly")
     settings.load_profile("drawn" if drawn else "fixed")
 

@@ -203,6 +203,11 @@ class DeepGNN(nn.Module):
 
         return cast(Model, hub.from_pretrained(name, zoo, out_feats=out_feats, architecture=cls))
 
+    def __repr__(self) -> str:
+        """As it was constructed: a thousand layers, each of another t, would fill a screen."""
+        arguments = ", ".join(f"{name}={value!r}" for name, value in self.config.items())
+        return f"{type(self).__name__}({arguments})"
+
     @property
     def branches(self) -> list[ResidualConv]:
         """Convolutions with a residual connection around them."""

@@ -279,6 +279,13 @@ def test_graph_is_not_changed(weighted: tuple[DGLGraph, Tensor]) -> None:
     assert torch.equal(graph.edata["w"], weight)
 
 
+def test_repr_is_how_it_was_made_and_short() -> None:
+    model = ResGIN(3, 4, 2, 1000, t="harmonic:1", head="graph", mlp_layers=1)
+    assert len(repr(model)) < 500
+    assert eval(repr(model)).config == model.config
+    assert repr(model) in repr(torch.nn.Sequential(model))
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("t", [0.3, "harmonic:0.9"])
 @pytest.mark.parametrize("head", ["node", "graph"])
