@@ -33,8 +33,9 @@ def _seed(node: pytest.Collector | pytest.Item, name: str = "") -> None:
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
-    if "dgl" in sys.modules:
-        sys.modules["dgl"].seed(seed)
+    dgl = sys.modules.get("dgl")
+    if dgl is not None:
+        dgl.seed(seed)
 
 
 def pytest_collectstart(collector: pytest.Collector) -> None:

@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
-import copy
+import base64
+import html
+import io
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dgl_deepgnn.diagnostics.advice import advise
+from dgl_deepgnn.diagnostics.plot import draw
+from dgl_deepgnn.diagnostics.recording import Geometry, Record, Row, record, replicate, shuffle
 from dgl_deepgnn.diagnostics.verdicts import Verdict, judge, number
 from dgl_deepgnn.errors import DGLError
-from dgl_deepgnn.graph import AnyGraph, as_graph
-from dgl_deepgnn.nn import DeepGNN, ResGINConv, ResGraphConv, ResidualConv, ResSAGEConv
+from dgl_deepgnn.files import write_figure
+from dgl_deepgnn.graph import AnyGraph, as_graph, is_graph
+from dgl_deepgnn.nn import DeepGNN, ResGINConv, ResGraphConv, ResSAGEConv
 from dgl_deepgnn.theory import Family, Prediction, predict
 from dgl_deepgnn.wording import counted
 
-__all__ = ["Diagnosis", "Verdict", "diagnose"]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["QUANTITIES", "Diagnosis", "Verdict", "diagnose"]
 
 QUANTITIES = ("mean_square", "gradient", "correlation", "dirichlet")
 _FAMILIES: dict[type, Family] = {ResGraphConv: "gcn", ResSAGEConv: "graphsage", ResGINConv: "gin"}
+_DPI = 110
 _MAX_THEORY_ENTRIES = 10**8  # of all layers' covariances: 0.8 GB
 
 
@@ -43,24 +53,32 @@ class Diagnosis:
           norm one in a random direction at the output;
         - ``correlation``: mean cosine of two nodes of the same graph;
         - ``dirichlet``: mean over the edges of the squared distance between the nodes'
-          directions :math:`h / \lVert h \rVert`: 0 alike, 2 unrelated.
+          directions :math:`h / \lVert h \rVert`: 0 alike, 2 unrelated;
+        - ``training``, only where it differs: mean square in training mode, with dropout.
     theory : dict of str to numpy.ndarray, optional
         What the theory predicts for each of them, shape (rows,); None where it does not apply.
     verdicts : list of Verdict
         One for each principle.
+    output_loss : numpy.ndarray
+        Cross-entropy of the output, as scores of classes, against labels at random, shape
+        (draws,).
+    even_loss : float
+        The same where all scores are equal: the logarithm of the number of classes.
     """
 
     layers: list[str]
     measured: dict[str, np.ndarray]
     theory: dict[str, np.ndarray] | None
     verdicts: list[Verdict]
+    output_loss: np.ndarray
+    even_loss: float
 
     def mean(self, quantity: str) -> np.ndarray:
         """Mean of a quantity over the draws, shape (rows,)."""
         return self.measured[quantity].mean(axis=0)
 
     def table(self, max_rows: int = 20) -> str:
-        """Table of means over the draws, and the verdicts.
+        """Table of means over the draws, scales of input and output, and the verdicts.
 
         Parameters
         ----------
@@ -74,36 +92,77 @@ class Diagnosis:
             columns.append((quantity.replace("_", " "), self.mean(quantity)))
             if self.theory is not None:
                 columns.append(("theory", self.theory[quantity]))
+            if quantity == "mean_square" and "training" in self.measured:
+                columns.append(("in training", self.mean("training")))
         lines = [f"{'layer':{width}}" + "".join(f"{name:>13}" for name, _ in columns)]
         for row in rows:
             cells = "".join(f"{number(values[row]):>13}" for _, values in columns)
             lines.append(f"{self.layers[row]:{width}}{cells}")
-        lines.append("")
-        lines += [f"{v.principle}: {v.status.upper()}. {v.message}" for v in self.verdicts]
-        return "\n".join(lines)
+        return "\n".join([*lines, "", *self.notes()])
 
     __str__ = table
+
+    def notes(self) -> list[str]:
+        """Paragraphs on the scales of input and output, the verdicts, and what they do not say."""
+        signal, loss = self.mean("mean_square"), float(self.output_loss.mean())
+        return [
+            f"input: mean square {number(signal[0])}"
+            + ("." if 0.01 <= signal[0] <= 100 else "; scale the features to about 1."),
+            f"output: mean square {number(signal[-1])}; as scores of classes it costs a "
+            f"cross-entropy of {number(loss)} against labels at random, where equal scores cost "
+            f"{number(self.even_loss)}"
+            + ("." if loss < 3 * self.even_loss else ": the first steps only make it smaller."),
+            *map(str, self.verdicts),
+            "All this is the network at its start: healthy means that nothing stands in the way of "
+            "training, not how well it will train.",
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         """Everything measured and predicted, ready for JSON (None where it is not finite)."""
         theory = self.theory
+        measured = self.measured.items()
         return {
             "layers": self.layers,
             "draws": len(self.measured["mean_square"]),
-            "mean": {name: _jsonable(self.mean(name)) for name in QUANTITIES},
-            "min": {name: _jsonable(self.measured[name].min(0)) for name in QUANTITIES},
-            "max": {name: _jsonable(self.measured[name].max(0)) for name in QUANTITIES},
+            "mean": {name: _jsonable(values.mean(0)) for name, values in measured},
+            "min": {name: _jsonable(values.min(0)) for name, values in measured},
+            "max": {name: _jsonable(values.max(0)) for name, values in measured},
             "theory": None
             if theory is None
             else {name: _jsonable(theory[name]) for name in QUANTITIES},
+            "output_loss": _jsonable(self.output_loss),
+            "even_loss": self.even_loss,
             "verdicts": [vars(verdict) for verdict in self.verdicts],
         }
 
-    def plot(self, path: str | Path) -> None:
-        """Draw every quantity by layer, with the theory and the verdicts, into a PNG file."""
-        from dgl_deepgnn.diagnostics.plot import draw
+    def plot(self, path: str | Path | None = None) -> Figure:
+        """Draw every quantity by layer, with the theory and the verdicts.
 
-        draw(self, path)
+        Parameters
+        ----------
+        path : str or Path, optional
+            A PNG file to write.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            The figure, which needs no display.
+        """
+        figure = draw(self.measured, self.theory, self.verdicts)
+        if path is not None:
+            write_figure(Path(path), figure, _DPI)
+        return figure
+
+    def _repr_html_(self) -> str:
+        """Table and plot, as a notebook shows them."""
+        png = io.BytesIO()
+        self.plot().savefig(png, format="png", dpi=_DPI)
+        data = base64.b64encode(png.getvalue()).decode()
+        table = html.escape(self.table())
+        return (
+            f'<pre style="white-space: pre-wrap">{table}</pre>'
+            f'<img alt="diagnosis by layer" src="data:image/png;base64,{data}">'
+        )
 
 
 def diagnose(
@@ -121,9 +180,12 @@ def diagnose(
     """Measure a model's signal, gradient and node differences by layer, and judge them.
 
     Features are measured where they enter a layer (for a layer after a ReLU, behind it), on a
-    copy of the model with dropout off: the model and PyTorch's random state are not changed. A
-    layer is one of DGL's or this package's convolutions or, outside of them, whatever module
-    holds a weight matrix.
+    copy of the model with dropout off, and their mean square with dropout on, too: the model and
+    PyTorch's random state are not changed. A layer is one of DGL's or this package's convolutions
+    or, outside of them, whatever module holds a weight matrix. Verdicts are by the mean over the
+    draws, and say when other draws could have given another. What they advise is tried on a copy
+    first, where it is an initialization. A healthy network is one that can be trained: how well,
+    nobody knows before.
 
     Parameters
     ----------
@@ -154,13 +216,13 @@ def diagnose(
     Returns
     -------
     Diagnosis
-        Print it, or call its ``plot(path)`` or ``to_dict()``.
+        Print it, or call its ``plot(path)`` or ``to_dict()``; a notebook shows it.
 
     Raises
     ------
     DGLError
         If the graph is not homogeneous, the features are not finite or all zero, no layer is
-        found, or the theory is that of another number of layers.
+        found, the model cannot be copied, or the theory is that of another number of layers.
 
     Examples
     --------
@@ -185,159 +247,67 @@ def diagnose(
     if theory is None and isinstance(model, DeepGNN):
         theory = _theory(model, graph, feat, edge_weight)
     if forward is None:
-        arguments = (given, feat) if edge_weight is None else (given, feat, edge_weight)
+        arguments = (feat,) if edge_weight is None else (feat, edge_weight)
 
         def forward(model: nn.Module) -> Tensor:
-            return model(*arguments)
+            # Some models write into the graph.
+            return model(given.local_var() if is_graph(given) else given, *arguments)
 
-    geometry = _Geometry(graph)
-    recorded: list[_Record] = []
-    devices = range(torch.cuda.device_count())
-    with torch.random.fork_rng(devices), torch.enable_grad():
+    geometry = Geometry(graph)
+
+    def run(model: nn.Module, draws: int, redraw: Callable[[nn.Module], object]) -> list[Record]:
+        recorded: list[Record] = []
+        for index in range(draws):
+            replica = replicate(model)
+            if index or redraw is reinitialize:
+                redraw(replica)
+            recorded.append(
+                record(replica, forward, geometry, training=not index or recorded[0].dropout)
+            )
+        return recorded
+
+    def rejudge(trial: nn.Module) -> list[Verdict]:
+        return _judge(run(trial, min(draws, 5), shuffle))
+
+    with torch.random.fork_rng(range(torch.cuda.device_count())), torch.enable_grad():
         torch.manual_seed(seed)
-        for draw in range(draws):
-            replica = copy.deepcopy(model)
-            if reinitialize is not None:
-                reinitialize(replica)
-            elif draw:
-                _shuffle(replica)
-            recorded.append(_record(replica, forward, geometry))
+        recorded = run(model, draws, reinitialize or shuffle)
+        verdicts = advise(_judge(recorded), model, graph, edge_weight, rejudge)
     first = recorded[0]
-    measured = {
-        name: np.array([[getattr(row, name) for row in record] for record in recorded])
-        for name in QUANTITIES
-    }
-    means = {name: values.mean(axis=0) for name, values in measured.items()}
     return Diagnosis(
-        [row.layer for row in first],
-        measured,
-        None if theory is None else _align(theory, len(first)),
-        judge(means, np.array([row.nodes for row in first]), first[0].width),
+        [row.layer for row in first.rows],
+        {name: _gather(recorded, name) for name in _measured(first)},
+        None if theory is None else _align(theory, len(first.rows)),
+        verdicts,
+        np.array([record.loss for record in recorded]),
+        first.even_loss,
     )
 
 
-@dataclass
-class _Row:
-    """Statistics of the features that enter a layer."""
-
-    layer: str
-    nodes: bool  # whether there is one row of features a node
-    width: int
-    mean_square: float
-    correlation: float
-    dirichlet: float
-    gradient: float = math.nan
+def _measured(first: Record) -> tuple[str, ...]:
+    return (*QUANTITIES, "training") if first.dropout else QUANTITIES
 
 
-_Record = list[_Row]
+def _gather(recorded: list[Record], name: str) -> np.ndarray:
+    """Statistic of each draw and row."""
+    return np.array([[getattr(row, name) for row in record.rows] for record in recorded])
 
 
-class _Geometry:
-    """The graph as the statistics need it."""
-
-    def __init__(self, graph: AnyGraph) -> None:
-        self.num_nodes = graph.num_nodes()
-        sizes = graph.batch_num_nodes().cpu()
-        self.graph_of_node = torch.repeat_interleave(torch.arange(len(sizes)), sizes)
-        src, dst = (ends.cpu() for ends in graph.edges())
-        self.src, self.dst = src[src != dst], dst[src != dst]
-
-    def row(self, layer: str, feat: Tensor) -> _Row:
-        features = feat.detach().double().cpu().flatten(1)
-        nodes = len(features) == self.num_nodes
-        group = self.graph_of_node if nodes else torch.zeros(len(features), dtype=torch.int64)
-        norm = features.norm(dim=1)
-        alive = norm > 0  # a node without features has no direction
-        direction = features / norm.clamp(min=torch.finfo(norm.dtype).tiny)[:, None]
-        count = torch.bincount(group[alive]).double()
-        total = direction.new_zeros(len(count), features.shape[1])
-        total.index_add_(0, group[alive], direction[alive])
-        pairs = float((count * (count - 1)).sum())
-        correlation = float(total.square().sum() - count.sum()) / pairs if pairs else math.nan
-        return _Row(
-            layer,
-            nodes,
-            features.shape[1],
-            float(features.square().mean()),
-            correlation,
-            self._dirichlet(direction, alive) if nodes else math.nan,
-        )
-
-    def _dirichlet(self, direction: Tensor, alive: Tensor) -> float:
-        kept = alive[self.src] & alive[self.dst]
-        if not kept.any():
-            return math.nan
-        energy = 0.0
-        ends = zip(self.src[kept].split(2**16), self.dst[kept].split(2**16), strict=True)
-        for src, dst in ends:  # in parts: edges are many, features wide
-            energy += float((direction[src] - direction[dst]).square().sum())
-        return energy / int(kept.sum())
+def _judge(recorded: list[Record]) -> list[Verdict]:
+    first = recorded[0]
+    measured = {name: _gather(recorded, name) for name in (*_measured(first), "sensitivity")}
+    return judge(measured, _body(first.rows), np.array([row.width for row in first.rows]))
 
 
-def _record(
-    model: nn.Module, forward: Callable[[nn.Module], Tensor], geometry: _Geometry
-) -> _Record:
-    """Run one draw forward and backward."""
-    model.eval()
-    for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.train()  # its running statistics are not yet those of any data
-    rows: list[tuple[nn.Module, _Row]] = []
-    for name, layer in _layers(model, ""):
+def _body(rows: list[Row]) -> np.ndarray:
+    """Indices of the rows of like features: of the convolutions, and behind the last one.
 
-        def enter(module: nn.Module, args: Any, kwargs: Any, name: str = name) -> None:
-            feat = _first_features((*args, *kwargs.values()))
-            if feat is not None:
-                rows.append((module, geometry.row(name, feat)))
-
-        layer.register_forward_pre_hook(enter, with_kwargs=True)
-        for parameter in layer.parameters():
-            parameter.requires_grad_()
-    out = _first_features([forward(model)])
-    if not rows or out is None:
-        raise DGLError(
-            f"No layer of {type(model).__name__} was found that takes features and holds a weight "
-            "matrix; diagnose needs a model that is called through its submodules."
-        )
-    direction = torch.randn_like(out) / math.sqrt(out.numel())
-    (out * direction).sum().backward()
-    for layer, row in rows:
-        weights = [p.grad for p in layer.parameters() if p.dim() >= 2 and p.grad is not None]
-        if weights:
-            row.gradient = float(sum(grad.double().square().sum() for grad in weights))
-    return [*(row for _, row in rows), geometry.row("output", out)]
-
-
-def _layers(module: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:
-    """Outermost modules that count as a layer, with their names."""
-    is_conv = isinstance(module, ResidualConv) or any(
-        base.__module__.startswith("dgl.nn.pytorch.conv") for base in type(module).__mro__
-    )
-    if is_conv or any(p.dim() >= 2 for p in module.parameters(recurse=False)):
-        yield path or type(module).__name__, module
-        return
-    for name, child in module.named_children():
-        yield from _layers(child, f"{path}.{name}" if path else name)
-
-
-def _first_features(arguments: Any) -> Tensor | None:
-    for argument in arguments:
-        if isinstance(argument, (tuple, list)):
-            argument = _first_features(argument)
-        if isinstance(argument, Tensor) and argument.is_floating_point() and argument.dim() >= 2:
-            return argument
-    return None
-
-
-def _shuffle(model: nn.Module) -> None:
-    """Permute the entries of every matrix, with random signs: their sum must be drawn anew, too."""
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() >= 2:
-                entries = parameter.flatten()
-                order = torch.randperm(len(entries)).to(entries.device)
-                sign = torch.randint(2, entries.shape).to(entries) * 2 - 1
-                parameter.copy_((entries[order] * sign).view_as(parameter))
+    A head is left out: its biases lift what has vanished. Without convolutions, whatever enters
+    a layer.
+    """
+    convs = [index for index, row in enumerate(rows) if row.convolves]
+    body = [*convs, convs[-1] + 1] if convs else range(max(2, len(rows) - 1))
+    return np.array([index for index in body if rows[index].nodes], dtype=int)
 
 
 def _theory(

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import textwrap
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dgl_deepgnn.files import write_figure
+from dgl_deepgnn.diagnostics.verdicts import Verdict
 from dgl_deepgnn.wording import counted
 
 if TYPE_CHECKING:
-    from dgl_deepgnn.diagnostics.diagnosis import Diagnosis
+    from matplotlib.figure import Figure
 
 __all__ = ["draw"]
 
@@ -35,38 +34,70 @@ _PANELS = {
     ),
 }
 _COLORS = {"healthy": "#1a7f37"}
+_LINE = 0.135  # inches
 
 
-def draw(diagnosis: Diagnosis, path: str | Path) -> None:
-    """Write a PNG file with a panel for each quantity and the verdicts below."""
+def draw(
+    measured: dict[str, np.ndarray],
+    theory: dict[str, np.ndarray] | None,
+    verdicts: list[Verdict],
+) -> Figure:
+    """Figure with a panel for each quantity and the verdicts below.
+
+    Parameters
+    ----------
+    measured : dict of str to numpy.ndarray
+        By quantity, shape (draws, rows).
+    theory : dict of str to numpy.ndarray, optional
+        By quantity, shape (rows,).
+    verdicts : list of Verdict
+        What is written below.
+    """
     # Without pyplot: no global state, and no display needed.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 10.4))
+    messages = [textwrap.fill(verdict.message, 150) for verdict in verdicts]
+    lines = sum(message.count("\n") + 1 for message in messages)
+    below = 0.9 + 0.36 * len(verdicts) + _LINE * lines  # inches
+    figure = Figure(figsize=(11, 8.2 + below))
     FigureCanvasAgg(figure)
-    figure.suptitle("What the model does at initialization, layer by layer", fontsize=14)
+    height = figure.get_figheight()
+    figure.suptitle(
+        "What the model does at its start, layer by layer", fontsize=14, y=1 - 0.2 / height
+    )
     axes = figure.subplots(2, 2, sharex=True).flat
     for axis, (quantity, (title, wish)) in zip(axes, _PANELS.items(), strict=True):
-        _panel(axis, diagnosis, quantity)
+        _panel(axis, quantity, measured[quantity], None if theory is None else theory[quantity])
+        if quantity == "mean_square" and "training" in measured:
+            mean = measured["training"].mean(0)
+            axis.plot(mean, color="#bc4c00", lw=1.5, label="in training mode, with dropout")
         axis.set_title(f"{title}\n", fontsize=11)
         axis.text(0.5, 1.015, wish, transform=axis.transAxes, ha="center", fontsize=9, color="0.35")
     handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.5, 0.955), ncols=3)
-    y = 0.2
-    for verdict in diagnosis.verdicts:
+    figure.legend(
+        handles, labels, loc="upper center", bbox_to_anchor=(0.5, 1 - 0.45 / height), ncols=4
+    )
+    y = below - 0.55
+    for verdict, message in zip(verdicts, messages, strict=True):
         color = _COLORS.get(verdict.status, "#b42318")
-        heading = f"{verdict.principle}: {verdict.status.upper()}"
-        figure.text(0.07, y, heading, fontsize=10, weight="bold", color=color, va="top")
-        message = textwrap.fill(verdict.message, 165)
-        figure.text(0.07, y - 0.018, message, fontsize=8, color="0.2", va="top")
-        y -= 0.034 + 0.013 * (message.count("\n") + 1)
-    figure.subplots_adjust(left=0.07, right=0.98, top=0.872, bottom=0.265, hspace=0.42, wspace=0.16)
-    write_figure(Path(path), figure, dpi=110)
+        near = " (near the threshold)" if verdict.near else ""
+        heading = f"{verdict.principle}: {verdict.status.upper()}{near}"
+        figure.text(0.07, y / height, heading, fontsize=10, weight="bold", color=color, va="top")
+        figure.text(0.07, (y - 0.19) / height, message, fontsize=8, color="0.2", va="top")
+        y -= 0.36 + _LINE * (message.count("\n") + 1)
+    figure.subplots_adjust(
+        left=0.07,
+        right=0.98,
+        top=1 - 1.33 / height,
+        bottom=below / height,
+        hspace=0.42,
+        wspace=0.16,
+    )
+    return figure
 
 
-def _panel(axis: Any, diagnosis: Diagnosis, quantity: str) -> None:
-    values = diagnosis.measured[quantity].astype(float)
+def _panel(axis: Any, quantity: str, values: np.ndarray, theory: np.ndarray | None) -> None:
     depth = np.arange(values.shape[1])
     finite = np.isfinite(values).all(axis=0)
     x, values = depth[finite], values[:, finite]
@@ -82,8 +113,8 @@ def _panel(axis: Any, diagnosis: Diagnosis, quantity: str) -> None:
         ms=3 if len(x) < 80 else 0,
         label=f"measured: mean of {counted(len(values), 'draw')}",
     )
-    if diagnosis.theory is not None:
-        axis.plot(depth, diagnosis.theory[quantity], color="black", ls="--", lw=1.3, label="theory")
+    if theory is not None:
+        axis.plot(depth, theory, color="black", ls="--", lw=1.3, label="theory")
     if quantity == "correlation":
         low = min(0.0, float(values.min(initial=0.0)))
         axis.set_ylim(low - 0.03, 1.03)
