@@ -1,0 +1,1 @@
+"""What `critical_` makes of models as DGL's users write them; see ``__main__.py``."""

@@ -1,0 +1,71 @@
+"""Models as DGL's users write them: as they come, after `critical_` in closed form, and measured.
+
+Writes ``benchmarks/hooks.json`` and from it the tables ``hooks.md``. Every model of every arm is a
+row that replaces its former self, so that a part can be run alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from benchmarks.hooks.cases import CASES
+from benchmarks.hooks.measure import ARMS, measure
+from benchmarks.hooks.report import report
+from dgl_deepgnn.files import write_json, write_text
+
+COMMAND = "python -m benchmarks.hooks"
+
+
+def main() -> None:
+    """Measure what is asked for, and write the tables of all that there is."""
+    parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__)
+    parser.add_argument("--models", default="*", help="pattern of names, for example 'GraphConv*'")
+    parser.add_argument("--arms", nargs="*", choices=ARMS, default=ARMS)
+    parser.add_argument("--depths", nargs="*", type=int, default=(16, 32))
+    parser.add_argument("--steps", type=int, default=100, help="of training; 0: the start alone")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "hooks.json")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    results: dict[str, Any] = {"command": COMMAND, "rows": []}
+    if arguments.out.exists():
+        results = json.loads(arguments.out.read_text(encoding="utf-8"))
+    rows = {_key(row): row for row in results["rows"]}
+    todo = [
+        (name, depth, arm)
+        for name in CASES
+        if fnmatch(name, arguments.models)
+        for depth in arguments.depths
+        for arm in arguments.arms
+    ]
+    for name, depth, arm in (progress := tqdm(todo)):
+        progress.set_postfix_str(f"{name}, {depth} layers, {arm}")
+        found = measure(CASES[name], depth, arm, arguments.steps)
+        former = rows.get((name, depth, arm), {})
+        if not arguments.steps and "losses" in found and "losses" in former:
+            found["losses"] = former["losses"]
+        rows[name, depth, arm] = {"model": name, "depth": depth, "arm": arm, **found}
+        results["rows"] = [rows[key] for key in sorted(rows, key=_order)]
+        write_json(arguments.out, results)
+    text = report(results)
+    write_text(arguments.out.with_suffix(".md"), text)
+    print(text.split("\n## ")[0])
+
+
+def _key(row: dict[str, Any]) -> tuple[str, int, str]:
+    return row["model"], row["depth"], row["arm"]
+
+
+def _order(key: tuple[str, int, str]) -> tuple[int, int, int]:
+    name, depth, arm = key
+    return list(CASES).index(name), depth, ARMS.index(arm)
+
+
+if __name__ == "__main__":
+    main()

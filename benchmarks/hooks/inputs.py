@@ -1,0 +1,97 @@
+"""The small graphs and the task that every model of the benchmark gets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import dgl
+import numpy as np
+import torch
+from dgl import DGLGraph
+from torch import Tensor
+
+__all__ = ["CLASSES", "EDGE_FEATS", "GRAPHS", "RELATIONS", "WIDTH", "Inputs", "draw_inputs"]
+
+NODES, WIDTH, CLASSES, EDGE_FEATS, RELATIONS = 200, 64, 4, 8, 3
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a model may want: it takes its part."""
+
+    graph: Any
+    """A DGLGraph."""
+    feat: Tensor
+    """Features of shape (nodes, WIDTH), standard normal; of two node types, the first's."""
+    edge_feat: Tensor
+    edge_weight: Tensor
+    etypes: Tensor
+    """Relation of every edge."""
+    other_feat: Tensor
+    """Features of the second node type."""
+    tokens: Tensor
+    """A whole number a node, in place of features."""
+
+
+def undirected() -> DGLGraph:
+    """Communities with a few hubs, self-loops."""
+    rng = np.random.default_rng(0)
+    community = rng.integers(0, CLASSES, NODES)
+    popularity = rng.pareto(3, NODES) + 1
+    src, dst = rng.choice(NODES, (2, 6 * NODES), p=popularity / popularity.sum())
+    keep = (community[src] == community[dst]) | (rng.random(len(src)) < 0.3)
+    graph = dgl.graph((src[keep], dst[keep]), num_nodes=NODES)
+    graph = dgl.to_bidirected(dgl.remove_self_loop(graph))
+    return graph.add_self_loop()
+
+
+def acyclic() -> DGLGraph:
+    """Citations: every node points from a few earlier ones, and to itself."""
+    rng = np.random.default_rng(1)
+    later = np.repeat(np.arange(1, NODES), 5)
+    earlier = (later * rng.random(len(later))).astype(np.int64)
+    return dgl.to_simple(dgl.graph((earlier, later), num_nodes=NODES)).add_self_loop()
+
+
+def two_types() -> DGLGraph:
+    """Users and items, three relations."""
+    rng = np.random.default_rng(2)
+    items = NODES // 2
+
+    def edges(sources: int, targets: int) -> tuple[np.ndarray, np.ndarray]:
+        return rng.integers(0, sources, 4 * targets), np.tile(np.arange(targets), 4)
+
+    return dgl.heterograph(
+        {
+            ("user", "follows", "user"): edges(NODES, NODES),
+            ("user", "rates", "item"): edges(NODES, items),
+            ("item", "rated-by", "user"): edges(items, NODES),
+        }
+    )
+
+
+GRAPHS = {"undirected": undirected, "acyclic": acyclic, "two types": two_types}
+
+
+@cache
+def _graph(kind: str) -> DGLGraph:
+    return GRAPHS[kind]()
+
+
+def draw_inputs(kind: str, seed: int) -> Inputs:
+    """Graph of a kind with random features; each seed gives fresh ones."""
+    graph = _graph(kind)
+    generator = torch.Generator().manual_seed(seed)
+    homogeneous = graph.is_homogeneous
+    num_edges = graph.num_edges() if homogeneous else 0
+    return Inputs(
+        graph=graph,
+        feat=torch.randn(NODES, WIDTH, generator=generator),
+        edge_feat=torch.randn(num_edges, EDGE_FEATS, generator=generator),
+        edge_weight=torch.rand(num_edges, generator=generator) + 0.5,
+        etypes=torch.arange(num_edges) % RELATIONS,
+        other_feat=torch.randn(NODES // 2, WIDTH, generator=generator),
+        tokens=torch.randint(50, (NODES,), generator=generator),
+    )
