@@ -29,6 +29,12 @@ if _environment.is_ready():
     )
     from dgl_deepgnn.operator.schedule import interpolation_schedule
 
+    def _load_published(*arguments: Any, **options: Any) -> Any:
+        return importlib.import_module("dgl_deepgnn.hub").from_pretrained(*arguments, **options)
+
+    # The zoo stands on the models; that they load themselves from it is joined here, above both.
+    DeepGNN.load_published = staticmethod(_load_published)
+
 _LATER = {
     "diagnose": "dgl_deepgnn.diagnostics",
     "from_pretrained": "dgl_deepgnn.hub",

@@ -28,6 +28,7 @@ Zoo = Annotated[
         "zoo that comes with the package."
     ),
 ]
+Device = Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1, ...")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
@@ -42,6 +43,7 @@ def add_commands(app: typer.Typer) -> None:
     """Register the commands."""
     for name, command in (
         ("publish", publish_command),
+        ("refresh", refresh_command),
         ("models", models_command),
         ("download", download_command),
         ("evaluate", evaluate_command),
@@ -68,6 +70,15 @@ def publish_command(
     """Turn a run and its speed-up record into a model of a zoo."""
     folder = hub.publish(run, speedup, zoo, replace=replace, dtype=dtype.value, licence=licence)
     _print(f"Published: {folder}", {"folder": str(folder)}, as_json)
+
+
+def refresh_command(name: Name, zoo: Zoo = None, as_json: Json = False) -> None:
+    """Write a published model's config and card anew; weights and results stay.
+
+    For models of version 0.1: it adds the record of how raw graphs are prepared.
+    """
+    folder = hub.refresh(name, zoo)
+    _print(f"Refreshed: {folder}", {"folder": str(folder)}, as_json)
 
 
 def models_command(
@@ -114,6 +125,7 @@ def evaluate_command(
         list[str] | None,
         typer.Option("--option", help="Option of that data, e.g. --option seed=1. Repeatable."),
     ] = None,
+    device: Device = "cpu",
     as_json: Json = False,
 ) -> None:
     """Compute a model's metric anew and compare it with the record; exit code 1 if it differs."""
@@ -124,6 +136,7 @@ def evaluate_command(
         zoo,
         data=data,
         options=dict(parse_override(text, "--option") for text in options or []),
+        device=device,
     )
     verdict = "agrees with" if result["agrees"] else "DIFFERS from"
     text = (
@@ -140,16 +153,18 @@ def predict_command(
     graph: Annotated[Path, typer.Option(help="File written by dgl.save_graphs.")],
     output: Annotated[Path, typer.Option(help="CSV to write.")],
     zoo: Zoo = None,
-    scaling: Annotated[
-        bool, typer.Option("--scaling/--no-scaling", help="Scale raw features as in training.")
-    ] = True,
+    prepared: Annotated[
+        bool,
+        typer.Option("--prepared", help="Take the graphs as they are: they are prepared already."),
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the CSV.")] = False,
+    device: Device = "cpu",
     as_json: Json = False,
 ) -> None:
-    """Predict for every node, edge or graph of a file, and write a CSV."""
+    """Predict for every node, edge or graph of a file of raw graphs, and write a CSV."""
     with warnings.catch_warnings():
         warnings.showwarning = _print_warning
-        rows = hub.predict(name, graph, output, zoo, scaling=scaling, force=force)
+        rows = hub.predict(name, graph, output, zoo, prepared=prepared, force=force, device=device)
     _print(
         f"{counted(rows, 'prediction')}: {output}", {"rows": rows, "output": str(output)}, as_json
     )

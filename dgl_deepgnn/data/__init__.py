@@ -5,8 +5,8 @@ from __future__ import annotations
 from dgl_deepgnn.data import dgl_datasets, embedded, long_range, trackml, tracks, user  # noqa: F401
 from dgl_deepgnn.data.catalog import list_datasets, load_data, register_dataset
 from dgl_deepgnn.data.metrics import class_weights, evaluate_metrics, loss_function, main_metric
+from dgl_deepgnn.data.preparation import apply_scaling, prepare
 from dgl_deepgnn.data.task_data import TaskData
-from dgl_deepgnn.data.transforms import apply_scaling
 
 __all__ = [
     "TaskData",
@@ -17,5 +17,6 @@ __all__ = [
     "load_data",
     "loss_function",
     "main_metric",
+    "prepare",
     "register_dataset",
 ]

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from dgl_deepgnn.data.preparation import FEATURE_TRANSFORMS, transform_features
 from dgl_deepgnn.data.task_data import TaskData
-from dgl_deepgnn.data.transforms import FEATURE_TRANSFORMS, transform_features
 from dgl_deepgnn.errors import DGLError
 from dgl_deepgnn.graph import dgl
 from dgl_deepgnn.options import checked_option
@@ -155,7 +155,9 @@ def load_data(name: str, /, **options: Any) -> TaskData:
     options = {**options, **_checked(name, loader.load, options)}
     task = loader.load(*arguments, **options)
     graphs, record = transform_features(task, features)
-    facts = {**task.info, "options": options, "features": record}
+    # A task that was loaded by name is raw to who scales it again, say in a function of python:.
+    preparation = None if "features" in task.info else task.info.get("preparation")
+    facts = {**task.info, "options": options, "preparation": preparation, "features": record}
     return replace(task, name=name, graphs=graphs, info=facts)
 
 

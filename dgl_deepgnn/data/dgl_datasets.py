@@ -12,8 +12,9 @@ import torch
 
 from dgl_deepgnn.data.catalog import is_dgl_class, register_dataset
 from dgl_deepgnn.data.from_graphs import OPTIONS, collect, task_from_graphs
+from dgl_deepgnn.data.preparation import Columns
 from dgl_deepgnn.data.task_data import Level, Target, TaskData
-from dgl_deepgnn.data.transforms import k_fold, one_hot
+from dgl_deepgnn.data.transforms import k_fold
 from dgl_deepgnn.errors import DGLError
 from dgl_deepgnn.graph import AnyGraph, require_dgl
 from dgl_deepgnn.options import Seed
@@ -126,17 +127,12 @@ def tu(name: str, folds: int = 10, seed: Seed = 0, self_loops: bool = True) -> T
     labels = graph_data["label"]
     if labels.is_floating_point() or labels.dim() > 1:
         raise DGLError(f"tu:{name} has no graph classes; only classification is supported.")
-    sizes = [graph.num_nodes() for graph in graphs]
     columns = []
     if "node_labels" in graphs[0].ndata:
-        node_labels = torch.cat([g.ndata["node_labels"].reshape(g.num_nodes(), -1) for g in graphs])
-        columns += [one_hot(column) for column in node_labels.long().unbind(dim=1)]
+        rows = [graph.ndata["node_labels"] for graph in graphs]
+        columns.append(Columns.indicators("node_labels", rows))
     if "node_attr" in graphs[0].ndata:
-        columns += [torch.cat([g.ndata["node_attr"].reshape(g.num_nodes(), -1) for g in graphs])]
-    if columns:
-        table = torch.cat([column.float() for column in columns], dim=1)
-        for graph, feat in zip(graphs, table.split(sizes), strict=True):
-            graph.ndata["feat"] = feat
+        columns.append(Columns(field="node_attr"))
     info = {
         "citation": "Morris, Kriege, Bause, Kersting, Mutzel and Neumann, TUDataset, 2020, "
         "arXiv:2007.08663",
@@ -151,6 +147,7 @@ def tu(name: str, folds: int = 10, seed: Seed = 0, self_loops: bool = True) -> T
         level="graph",
         self_loops=self_loops,
         splits=k_fold(labels.long(), folds, seed),
+        node_columns=columns or None,
         info=info,
     )
 

@@ -8,17 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dgl_deepgnn.data.preparation import Columns, Preparation
 from dgl_deepgnn.data.task_data import PARTS, Level, Split, Target, TaskData
 from dgl_deepgnn.data.transforms import (
     deal_graphs,
     deal_parts,
-    degree_features,
-    one_hot,
     split_items,
-    undirected,
 )
 from dgl_deepgnn.errors import DGLError
-from dgl_deepgnn.graph import AnyGraph, make_graph
+from dgl_deepgnn.graph import AnyGraph
 
 __all__ = ["OPTIONS", "collect", "task_from_graphs"]
 
@@ -54,6 +52,7 @@ def task_from_graphs(
     bidirected: bool = False,
     parts: list[str] | None = None,
     splits: list[Split] | None = None,
+    node_columns: list[Columns] | None = None,
     seed: int = 0,
     info: Mapping[str, Any],
 ) -> TaskData:
@@ -84,6 +83,8 @@ def task_from_graphs(
         "train", "val" or "test" for each graph.
     splits : list of dict, optional
         Masks, where the caller has them.
+    node_columns : list of Columns, optional
+        Of what to make the node features instead.
     seed : int, optional
         Of the 60/20/20 % split that is drawn where there are no masks: of whole graphs if there
         are several, else of items.
@@ -111,34 +112,19 @@ def task_from_graphs(
     }
     if level not in frames:
         raise DGLError(f"Data set {name!r}: level={level!r}; allowed: {', '.join(frames)}.")
-    node_feat = _features(frames["node"]) or degree_features(graphs)
-    edge_feat = _features(frames["edge"]) if level == "edge" else None
-
-    made, kept = [], []
-    for index, graph in enumerate(graphs):
-        plain = make_graph(graph.edges(order="eid"), graph.num_nodes())
-        source = torch.arange(graph.num_edges())
-        if level == "edge":
-            # Items keep their places: new edges come behind them and belong to no part.
-            if bidirected:
-                src, dst = plain.edges(order="eid")
-                both = torch.cat([src, dst]), torch.cat([dst, src])
-                plain = make_graph(both, plain.num_nodes())
-                source = source.repeat(2)
-            if self_loops:
-                plain = plain.add_self_loop()
-            extra = plain.num_edges() - len(source)
-            source = torch.cat([source, torch.full((extra,), -1)])
-            if edge_feat is not None:
-                feat = edge_feat[index][source.clamp(min=0)]
-                plain.edata["feat"] = feat * (source >= 0).unsqueeze(1)
-        elif bidirected:
-            plain = undirected(plain, self_loops=self_loops)
-        elif self_loops:
-            plain = plain.remove_self_loop().add_self_loop()
-        plain.ndata["feat"] = node_feat[index]
-        made.append(plain)
-        kept.append(source)
+    columns = node_columns or _columns(frames["node"]) or [Columns.degrees(graphs)]
+    preparation = Preparation(
+        level=level,
+        self_loops=self_loops,
+        bidirected=bidirected,
+        node=columns,
+        edge=(_columns(frames["edge"]) or []) if level == "edge" else [],
+    )
+    made = [
+        preparation.apply(graph, f"Data set {name!r}: graph {index}")
+        for index, graph in enumerate(graphs)
+    ]
+    sources = [preparation.edge_sources(graph) for graph in graphs] if level == "edge" else []
 
     def read(names: tuple[str, ...]) -> Tensor | None:
         for key in names:
@@ -148,7 +134,7 @@ def task_from_graphs(
                     is_mask = key in MASKS
                     rows = [
                         _spread(row, source, is_mask)
-                        for row, source in zip(rows, kept, strict=True)
+                        for row, source in zip(rows, sources, strict=True)
                     ]
                 return torch.cat(rows)
         return None
@@ -177,10 +163,11 @@ def task_from_graphs(
         splits = [split_items(labels, seed=seed)]
     if level == "edge":
         own = torch.cat(
-            [torch.arange(len(s)) < g.num_edges() for s, g in zip(kept, graphs, strict=True)]
+            [torch.arange(len(s)) < g.num_edges() for s, g in zip(sources, graphs, strict=True)]
         )
         splits = [{part: mask & own for part, mask in masks.items()} for masks in splits]
-    return TaskData(name, made, level, target, labels, splits, outputs, dict(info))
+    facts = {**info, "preparation": preparation.model_dump()}
+    return TaskData(name, made, level, target, labels, splits, outputs, facts)
 
 
 def _find_level(name: str, graphs: list[AnyGraph], graph_data: Mapping[str, Tensor]) -> Level:
@@ -199,13 +186,13 @@ def _find_level(name: str, graphs: list[AnyGraph], graph_data: Mapping[str, Tens
     return found[0]
 
 
-def _features(frames: list[Mapping[str, Tensor]]) -> list[Tensor] | None:
+def _columns(frames: list[Mapping[str, Tensor]]) -> list[Columns] | None:
     for key in FEATURES:
         if all(key in frame for frame in frames):
             rows = [frame[key] for frame in frames]
             if rows[0].dim() == 1 and not rows[0].is_floating_point():
-                return list(one_hot(torch.cat(rows)).split([len(row) for row in rows]))
-            return [row.float().reshape(len(row), -1) for row in rows]
+                return [Columns.indicators(key, rows)]
+            return [Columns(field=key)]
     return None
 
 

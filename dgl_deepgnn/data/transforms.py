@@ -1,4 +1,4 @@
-"""What loaders share: feature scaling, message-passing edges, splits."""
+"""What loaders share: message-passing edges and splits."""
 
 from __future__ import annotations
 
@@ -9,98 +9,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dgl_deepgnn.data.task_data import PARTS, Split, TaskData
+from dgl_deepgnn.data.task_data import PARTS, Split
 from dgl_deepgnn.errors import DGLError
 from dgl_deepgnn.graph import AnyGraph, make_graph
 from dgl_deepgnn.wording import counted
 
 __all__ = [
-    "FEATURE_TRANSFORMS",
-    "apply_scaling",
     "deal_graphs",
     "deal_parts",
-    "degree_features",
     "k_fold",
     "masks_from_indices",
-    "one_hot",
     "split_items",
-    "transform_features",
     "undirected",
 ]
-
-FEATURE_TRANSFORMS = ("none", "row-normalize", "standardize", "rescale")
-
-
-def transform_features(
-    task: TaskData, how: str
-) -> tuple[list[AnyGraph], dict[str, dict[str, Any]]]:
-    """Scale node and edge features; see `load_data` for the choices.
-
-    Returns
-    -------
-    graphs : list of DGLGraph
-        Copies that share structure with the task's graphs.
-    record : dict
-        What was done to "node" and "edge" features, for `apply_scaling` on new graphs.
-    """
-    trained = torch.stack([masks["train"] for masks in task.splits]).any(dim=0)
-    seen = [bool(chunk.any()) for chunk in trained.split(task.items_per_graph)]
-    record: dict[str, dict[str, Any]] = {}
-    for kind in ("node", "edge"):
-        frames = [getattr(graph, f"{kind[0]}data") for graph in task.graphs]
-        if "feat" in frames[0]:
-            known = torch.cat([f["feat"] for f, use in zip(frames, seen, strict=True) if use])
-            record[kind] = {"transform": how, **_statistics(known.double(), how)}
-    return [apply_scaling(graph, record) for graph in task.graphs], record
-
-
-def apply_scaling(graph: AnyGraph, record: dict[str, dict[str, Any]]) -> AnyGraph:
-    """Treat the raw features of a graph as those of a loaded data set were treated.
-
-    Parameters
-    ----------
-    graph : DGLGraph
-        With ``ndata["feat"]`` and, if `record` has an "edge" entry, ``edata["feat"]``.
-    record : dict
-        ``info["features"]`` of a loaded `TaskData`.
-
-    Returns
-    -------
-    DGLGraph
-        A copy that shares everything but the features.
-
-    Examples
-    --------
-    >>> graph = make_graph(([0], [1]))
-    >>> graph.ndata["feat"] = torch.tensor([[1.0, 3.0], [0.0, 0.0]])
-    >>> apply_scaling(graph, {"node": {"transform": "row-normalize"}}).ndata["feat"].tolist()
-    [[0.25, 0.75], [0.0, 0.0]]
-    """
-    graph = graph.local_var()
-    for kind, entry in record.items():
-        frame = getattr(graph, f"{kind[0]}data")
-        feat = frame["feat"]
-        if entry["transform"] == "row-normalize":
-            total = feat.abs().sum(dim=1, keepdim=True)
-            feat = feat / total.masked_fill(total == 0, 1)
-        elif entry["transform"] != "none":
-            mean, scale = (torch.tensor(entry[key]) for key in ("mean", "scale"))
-            feat = ((feat.double() - mean) / scale).float()
-        frame["feat"] = feat
-    return graph
-
-
-def _statistics(feat: Tensor, how: str) -> dict[str, list[float]]:
-    if how not in ("standardize", "rescale"):
-        return {}
-    mean = feat.mean(dim=0)
-    variance = feat.var(dim=0, unbiased=False)
-    if how == "rescale":
-        variance = variance.mean().expand_as(mean)
-    # A constant column becomes zero rather than noise of rounding.
-    scale = variance.sqrt()
-    scale = torch.where(scale <= 1e-7 * feat.abs().amax(dim=0), torch.ones_like(scale), scale)
-    return {"mean": mean.float().tolist(), "scale": scale.float().tolist()}
 
 
 def undirected(graph: AnyGraph, *, self_loops: bool = True) -> AnyGraph:
@@ -123,24 +44,6 @@ def undirected(graph: AnyGraph, *, self_loops: bool = True) -> AnyGraph:
         made = made.add_self_loop()
     made.ndata.update(graph.ndata)
     return made
-
-
-def one_hot(values: Tensor) -> Tensor:
-    """Indicator columns of integer values, by sorted distinct value.
-
-    Examples
-    --------
-    >>> one_hot(torch.tensor([7, 3, 7])).tolist()
-    [[0.0, 1.0], [1.0, 0.0], [0.0, 1.0]]
-    """
-    distinct, index = values.unique(return_inverse=True)
-    return torch.nn.functional.one_hot(index, len(distinct)).float()
-
-
-def degree_features(graphs: list[AnyGraph], most: int = 64) -> list[Tensor]:
-    """In-degrees as indicator columns, degrees over `most` counted as `most`."""
-    degrees = [graph.in_degrees().clamp(max=most) for graph in graphs]
-    return list(one_hot(torch.cat(degrees)).split([len(degree) for degree in degrees]))
 
 
 def split_items(

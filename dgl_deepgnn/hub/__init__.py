@@ -4,7 +4,7 @@ from dgl_deepgnn.hub.errors import ZooError
 from dgl_deepgnn.hub.evaluation import evaluate
 from dgl_deepgnn.hub.load import download, from_pretrained, list_pretrained
 from dgl_deepgnn.hub.prediction import predict
-from dgl_deepgnn.hub.publishing import publish
+from dgl_deepgnn.hub.publishing import publish, refresh
 from dgl_deepgnn.hub.store import open_zoo
 
 __all__ = [
@@ -16,4 +16,5 @@ __all__ = [
     "open_zoo",
     "predict",
     "publish",
+    "refresh",
 ]

@@ -113,18 +113,12 @@ def _early_training(speedups: dict[str, Any]) -> str:
 
 def _use(config: Config) -> str:
     edge = ', edge_feat=graph.edata["feat"]' if config.model.arguments.get("edge_feats") else ""
-    scaled = any(entry["transform"] != "none" for entry in config.data.features.values())
-    scaling = (
-        'graph = apply_scaling(graph, model.pretrained["data"]["features"])  # as in training\n'
-        if scaled
-        else ""
-    )
-    imports = "from dgl_deepgnn.data import apply_scaling\n" if scaled else ""
     return (
         "## Use\n\n```python\n"
-        f"{imports}from dgl_deepgnn.hub import from_pretrained\n\n"
+        "from dgl_deepgnn.hub import from_pretrained\n\n"
         f'model = from_pretrained("{config.name}")  # in evaluation mode\n'
-        f'{scaling}scores = model(graph, graph.ndata["feat"]{edge})\n'
+        "graph = model.prepare(graph)  # a raw one, as in training\n"
+        f'scores = model(graph, graph.ndata["feat"]{edge})\n'
         f'tuned = from_pretrained("{config.name}", out_feats=5)  # a new head, to be trained\n'
         "```\n\n```sh\n"
         f"dgl-deepgnn evaluate {config.name}\n"
@@ -141,7 +135,7 @@ def _limits(config: Config, metrics: dict[str, Any]) -> str:
         f"Input: homogeneous graphs with {counted(arguments['in_feats'], 'node feature')}"
         + (f" and {counted(edge_feats, 'edge feature')}" if edge_feats else "")
         + (", every node with a self-loop" if data.self_loops else "")
-        + ". Features must be scaled as in training; `predict` does that.",
+        + ". `model.prepare` and `predict` do to raw graphs what was done in training.",
         f"Trained and scored on {data.name} alone. What it does on other data is not known.",
     ]
     if not data.inductive:

@@ -16,19 +16,23 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
+from dgl_deepgnn.data.preparation import FEATURE_TRANSFORMS, Preparation
 from dgl_deepgnn.data.task_data import Level, Target
-from dgl_deepgnn.data.transforms import FEATURE_TRANSFORMS
 from dgl_deepgnn.errors import DGLError, UserError
 from dgl_deepgnn.files import read_limited
 from dgl_deepgnn.graph import AnyGraph
 from dgl_deepgnn.hub.errors import ZooError
-from dgl_deepgnn.hub.index import FORMAT, MAX_JSON, Component, parse_json
+from dgl_deepgnn.hub.index import MAX_JSON, Component, parse_json
 from dgl_deepgnn.nn import MODELS, DeepGNN, create_model
 from dgl_deepgnn.options import checked_option
 from dgl_deepgnn.recipe import Recipe
 from dgl_deepgnn.registry import did_you_mean, load_plugins
 
-__all__ = ["Config", "has_self_loops", "load_model", "read_config"]
+__all__ = ["CONFIG_FORMAT", "Config", "has_self_loops", "load_model", "read_config"]
+
+
+CONFIG_FORMAT = 2
+"""1 was that of version 0.1, which kept no preparation."""
 
 
 class _Section(BaseModel):
@@ -55,7 +59,9 @@ class DataFacts(_Section):
     self_loops: bool
     """Whether every node of the training graphs has a self-loop."""
     features: dict[str, dict[str, Any]]
-    """Scaling of the features, see `apply_scaling`."""
+    """Scaling of the features, see `apply_scaling`; since format 2 also their range."""
+    preparation: Preparation | None = None
+    """What the loader did to raw graphs; None if it gives them as they are, and in format 1."""
     citation: str
     licence: str
     description: str
@@ -73,7 +79,7 @@ class WeightFacts(_Section):
 class Config(_Section):
     """Content of ``config.json``."""
 
-    format: int = FORMAT
+    format: int = CONFIG_FORMAT
     name: Component
     licence: str
     citation: str
@@ -91,6 +97,8 @@ class Config(_Section):
             raise ValueError(f"data.level {data.level!r} is not what model.arguments.head scores")
         if data.target == "binary" and arguments.get("out_feats") != 1:
             raise ValueError("a binary target has one output: model.arguments.out_feats")
+        if data.preparation is not None and data.preparation.level != data.level:
+            raise ValueError(f"data.preparation.level is not data.level, {data.level!r}")
         if "node" not in data.features:
             raise ValueError("data.features: the record of node features is missing")
         _check_scaling(data.features["node"], "node", arguments.get("in_feats"))
@@ -191,13 +199,18 @@ def _check_scaling(record: dict[str, Any] | None, kind: str, width: Any) -> None
         raise ValueError(
             f"data.features.{kind}.transform: one of {', '.join(FEATURE_TRANSFORMS)} is expected"
         )
-    for key in ("mean", "scale") if how in ("standardize", "rescale") else ():
-        numbers = (record or {}).get(key)
+    assert record is not None
+    needed = ["mean", "scale"] if how in ("standardize", "rescale") else []
+    needed += [] if record.keys().isdisjoint(("low", "high", "rms")) else ["low", "high"]
+    if "low" in needed and not (type(record.get("rms")) is float and math.isfinite(record["rms"])):
+        raise ValueError(f"data.features.{kind}.rms: a number is expected")
+    for key in needed:
+        numbers = record.get(key)
         if not (
             isinstance(numbers, list)
-            and len(numbers) == width
+            and (len(numbers) == width or not isinstance(width, int))
             and all(type(n) in (int, float) and math.isfinite(n) for n in numbers)
-            and (key == "mean" or all(numbers))
+            and (key != "scale" or all(numbers))
         ):
             raise ValueError(
                 f"data.features.{kind}.{key}: a number for each of {width} features is expected"

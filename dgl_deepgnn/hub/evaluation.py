@@ -9,16 +9,15 @@ from typing import Any
 
 import torch
 
-from dgl_deepgnn.data import TaskData, load_data, loss_function, main_metric
-from dgl_deepgnn.data.trust import load_config_data, plain_options
-from dgl_deepgnn.errors import DGLError, UserError
+from dgl_deepgnn.data import TaskData, loss_function, main_metric
 from dgl_deepgnn.hub.config import Config, load_model, read_config
 from dgl_deepgnn.hub.errors import ZooError
 from dgl_deepgnn.hub.index import CONFIG, METRICS, WEIGHTS, read_json
+from dgl_deepgnn.hub.origin import check_fingerprint, load_trained_data
 from dgl_deepgnn.hub.store import open_zoo
 from dgl_deepgnn.nn import DeepGNN
 from dgl_deepgnn.training.batches import Batches
-from dgl_deepgnn.training.trainer import score
+from dgl_deepgnn.training.trainer import find_device, score
 
 __all__ = ["FP16_TOLERANCE", "TOLERANCE", "agrees", "evaluate", "score_model"]
 
@@ -26,6 +25,7 @@ TOLERANCE = 0.002
 """Relative difference of a metric that other machines and numbers of threads may make."""
 FP16_TOLERANCE = 0.01
 """The same for rounding weights to half precision."""
+CPU = torch.device("cpu")
 
 
 def agrees(found: float, recorded: float, tolerance: float = TOLERANCE) -> bool:
@@ -39,13 +39,15 @@ def agrees(found: float, recorded: float, tolerance: float = TOLERANCE) -> bool:
     return abs(found - recorded) <= tolerance * abs(recorded)
 
 
-def score_model(model: DeepGNN, config: Config, data: TaskData) -> dict[str, float]:
+def score_model(
+    model: DeepGNN, config: Config, data: TaskData, device: torch.device = CPU
+) -> dict[str, float]:
     """Test metrics of a model on the split of the published seed."""
     training = config.recipe.training
     split = config.weights.seed % len(data.splits)
     # Clusters are for training: a graph is scored whole.
     size = None if training.clusters is not None else training.batch_size
-    batches = Batches(data, split, model, size, None, torch.device("cpu"))
+    batches = Batches(data, split, model.to(device), size, None, device)
     loss = loss_function(data.target)
     test = score(model, batches.evaluation, data.target, loss, ["test"])["test"]
     return {metric: value for metric, value in test.items() if metric != "loss"}
@@ -57,6 +59,7 @@ def evaluate(
     *,
     data: TaskData | str | None = None,
     options: Mapping[str, Any] | None = None,
+    device: str = "cpu",
 ) -> dict[str, Any]:
     """Compute the test metric of a published model anew and compare it with the record.
 
@@ -71,6 +74,8 @@ def evaluate(
         string is a name of :func:`load_data`, such as ``"file:graphs.bin"``, and is trusted.
     options : dict, optional
         Options of the data named by `data`, beside those in the config that are plain values.
+    device : str
+        Where to compute: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...
 
     Returns
     -------
@@ -83,19 +88,19 @@ def evaluate(
     ZooError
         If the model cannot be loaded, the data is not what it was trained on, or its config
         names data that is not for a downloaded file to choose, see docs/trust.md.
+    UserError
+        If there is no such device.
     """
+    target_device = find_device(device)
     folder = open_zoo(zoo).fetch(name, [CONFIG, METRICS, WEIGHTS])
     config = read_config(folder / CONFIG)
     if not isinstance(data, TaskData):
-        data = _load_data(config, data, options or {})
-    if data.fingerprint() != config.data.fingerprint:
-        raise ZooError(
-            f"{name} was trained on other data than {data.name} gives here: the fingerprints "
-            "differ, so the record says nothing about it."
-        )
+        data = load_trained_data(config, data, options or {})
+    else:
+        check_fingerprint(config, data)
     metric, _ = main_metric(data.target)
     recorded = _recorded(folder / METRICS, metric)
-    found = score_model(load_model(config, folder / WEIGHTS), config, data)[metric]
+    found = score_model(load_model(config, folder / WEIGHTS), config, data, target_device)[metric]
     return {
         "name": name,
         "data": data.name,
@@ -105,20 +110,6 @@ def evaluate(
         "recomputed": found,
         "agrees": agrees(found, recorded),
     }
-
-
-def _load_data(config: Config, named: str | None, options: Mapping[str, Any]) -> TaskData:
-    facts = config.data
-    if named is not None:
-        return load_data(named, **{**plain_options(named, facts.options), **options})
-    try:
-        return load_config_data(facts.name, facts.options)
-    except (DGLError, UserError) as error:
-        raise ZooError(
-            f"{config.name}: {error} If you have its data, give it yourself: `dgl-deepgnn evaluate "
-            f"{config.name} --data file:PATH` (any name that a recipe takes), or evaluate(name, "
-            "data=...) in Python."
-        ) from None
 
 
 def _recorded(path: Path, metric: str) -> float:

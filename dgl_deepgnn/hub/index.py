@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 FORMAT = 1
-"""Of index.json and config.json."""
+"""Of index.json."""
 INDEX = "index.json"
 WEIGHTS, CONFIG, METRICS = "model.safetensors", "config.json", "metrics.json"
 MAX_JSON = 16 * 2**20
@@ -216,9 +216,10 @@ def parse_json(kind: Any, content: bytes, where: str) -> Any:
     version = raw.get("format") if isinstance(raw, dict) else None
     if not isinstance(version, int):
         raise ZooError(f"{where} names no format; it is not a file of a zoo.")
-    if version > FORMAT:
+    newest = kind.model_fields["format"].default
+    if version > newest:
         raise ZooError(
-            f"{where} has format {version}, newer than this installation reads ({FORMAT}). "
+            f"{where} has format {version}, newer than this installation reads ({newest}). "
             "Upgrade it: pip install --upgrade dgl-deepgnn."
         )
     try:

@@ -8,6 +8,7 @@ from pathlib import Path
 from dgl_deepgnn.hub.config import head_prefix, load_model, read_config
 from dgl_deepgnn.hub.errors import ZooError
 from dgl_deepgnn.hub.index import CONFIG, WEIGHTS
+from dgl_deepgnn.hub.origin import Origin
 from dgl_deepgnn.hub.store import open_zoo
 from dgl_deepgnn.nn import DeepGNN
 from dgl_deepgnn.wording import counted
@@ -114,6 +115,8 @@ def from_pretrained(
             f"{name} is a {kind}, not a {architecture.__name__}: use {kind}.from_pretrained."
         )
     model.pretrained = config.model_dump(mode="json")
+    model.origin = origin = Origin(config)
+    model.register_forward_pre_hook(origin.before_call, with_kwargs=True)
     if out_feats is not None:
         warnings.warn(
             f"{name}: the head ({head_prefix(model)}*) was reset to "

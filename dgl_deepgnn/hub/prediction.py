@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,14 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dgl_deepgnn.data import apply_scaling
-from dgl_deepgnn.errors import DGLError, UserError
+from dgl_deepgnn.errors import UserError
 from dgl_deepgnn.files import write_text
 from dgl_deepgnn.graph import AnyGraph, require_dgl
-from dgl_deepgnn.hub.config import has_self_loops
 from dgl_deepgnn.hub.load import from_pretrained
+from dgl_deepgnn.hub.origin import Origin
 from dgl_deepgnn.nn import DeepGNN
-from dgl_deepgnn.wording import counted
+from dgl_deepgnn.training.trainer import find_device
 
 __all__ = ["predict"]
 
@@ -30,8 +28,9 @@ def predict(
     output: str | Path,
     zoo: str | Path | None = None,
     *,
-    scaling: bool = True,
+    prepared: bool = False,
     force: bool = False,
+    device: str = "cpu",
 ) -> int:
     """Predict for every node, edge or graph of a file, and write a CSV.
 
@@ -45,17 +44,20 @@ def predict(
     name : str
         One of :func:`list_pretrained`.
     graph : Path
-        File written by ``dgl.save_graphs``: homogeneous graphs with raw features, float, in
-        ``ndata["feat"]`` and, where the model reads them, ``edata["feat"]``. Edges are taken as
-        they are; a warning says if self-loops are missing that training had.
+        File written by ``dgl.save_graphs``: homogeneous, raw graphs as the source of the
+        training data has them. They are prepared as in training, see
+        :meth:`~dgl_deepgnn.DeepGNN.prepare`; a warning says if self-loops are missing that
+        training had, or features are far outside their range.
     output : Path
         The CSV.
     zoo : str or Path, optional
         See :func:`from_pretrained`.
-    scaling : bool
-        Whether to scale the features as in training; False if they are already.
+    prepared : bool
+        Whether the graphs are prepared already, and are to be taken as they are.
     force : bool
         Whether the CSV may be overwritten.
+    device : str
+        Where to compute: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...
 
     Returns
     -------
@@ -65,30 +67,26 @@ def predict(
     Raises
     ------
     UserError
-        If the CSV exists or cannot be written there, the file holds no such graphs, or the
-        model cannot be loaded.
+        If the CSV exists or cannot be written there, the file holds no such graphs, there is no
+        such device, or the model cannot be loaded.
     DGLError
-        If the features' width is not the model's.
+        If a graph cannot be prepared: a feature is missing, or of another width than the
+        model's, or a label is not one of those of the training data.
     """
     _check_output(Path(output), force)
+    target_device = find_device(device)
     graphs = _read(Path(graph))
-    model = from_pretrained(name, zoo)
+    model = from_pretrained(name, zoo).to(target_device)
     assert model.pretrained is not None
-    facts = model.pretrained["data"]
-    reads_edges = bool(model.config["edge_feats"])
-    if facts["self_loops"] and not has_self_loops(graphs):
-        warnings.warn(
-            f"{graph}: nodes lack self-loops, which all graphs had when {name} was trained. "
-            "dgl.add_self_loop adds them.",
-            stacklevel=2,
-        )
-    record = {k: v for k, v in facts["features"].items() if k == "node" or reads_edges}
+    assert isinstance(model.origin, Origin)
+    origin, facts = model.origin, model.pretrained["data"]
     rows: list[list[Any]] = []
     header: list[str] = []
     for index, one in enumerate(graphs):
         where = f"{graph}: graph {index}"
-        _check_features(one, where, model.in_feats, model.config["edge_feats"])
-        scores = _scores(model, apply_scaling(one, record) if scaling else one, reads_edges)
+        ready = (origin.check_prepared if prepared else origin.prepare)(one, where)
+        # Edges that the preparation has added come behind those of the file.
+        scores = _scores(model, ready, target_device)[: _count(facts["level"], one)]
         columns = _columns(facts["target"], scores)
         header = [*_item_names(facts["level"]), *columns]
         values = zip(*(column.tolist() for column in columns.values()), strict=True)
@@ -129,28 +127,12 @@ def _read(path: Path) -> list[AnyGraph]:
     return graphs
 
 
-def _check_features(graph: AnyGraph, where: str, in_feats: int, edge_feats: int) -> None:
-    needed = [("ndata", graph.ndata, in_feats)]
-    needed += [("edata", graph.edata, edge_feats)] if edge_feats else []
-    for name, frame, width in needed:
-        if "feat" not in frame:
-            raise UserError(
-                f"{where} has no {name}['feat']; the model reads {counted(width, 'feature')}."
-            )
-        feat = frame["feat"] = frame["feat"].float()
-        if feat.dim() != 2 or feat.shape[1] != width:
-            raise DGLError(
-                f"{where}: {name}['feat'] has shape {tuple(feat.shape)}; the model was trained on "
-                f"{counted(width, 'feature')}: expected ({len(feat)}, {width})."
-            )
-        if not bool(torch.isfinite(feat).all()):
-            raise UserError(f"{where}: {name}['feat'] holds values that are not finite.")
-
-
-def _scores(model: DeepGNN, graph: AnyGraph, reads_edges: bool) -> Tensor:
-    edge_feat = graph.edata["feat"] if reads_edges else None
+def _scores(model: DeepGNN, graph: AnyGraph, device: torch.device) -> Tensor:
+    # The graph stays: a CPU-only DGL serves features on a GPU.
+    feat = graph.ndata["feat"].to(device)
+    edge_feat = graph.edata["feat"].to(device) if model.config["edge_feats"] else None
     with torch.no_grad():
-        return model(graph, graph.ndata["feat"], edge_feat=edge_feat)
+        return model(graph, feat, edge_feat=edge_feat).cpu()
 
 
 def _columns(target: str, scores: Tensor) -> dict[str, Tensor]:
@@ -164,6 +146,10 @@ def _columns(target: str, scores: Tensor) -> dict[str, Tensor]:
         named = {f"probability_{i}": column for i, column in enumerate(scores.sigmoid().T)}
         return named | {f"label_{i}": (column > 0).long() for i, column in enumerate(scores.T)}
     return {f"value_{i}": column for i, column in enumerate(scores.T)}
+
+
+def _count(level: str, graph: AnyGraph) -> int:
+    return {"node": graph.num_nodes(), "edge": graph.num_edges()}.get(level, 1)
 
 
 def _item_names(level: str) -> list[str]:

@@ -19,6 +19,7 @@ from dgl_deepgnn.data import TaskData, load_data
 from dgl_deepgnn.files import save_tensors, write_json, write_text
 from dgl_deepgnn.hub.card import model_card
 from dgl_deepgnn.hub.config import (
+    CONFIG_FORMAT,
     Config,
     DataFacts,
     ModelFacts,
@@ -29,7 +30,17 @@ from dgl_deepgnn.hub.config import (
 )
 from dgl_deepgnn.hub.errors import ZooError
 from dgl_deepgnn.hub.evaluation import FP16_TOLERANCE, TOLERANCE, agrees, score_model
-from dgl_deepgnn.hub.index import CONFIG, METRICS, WEIGHTS, Entry, FileFacts, Index, Ratio
+from dgl_deepgnn.hub.index import (
+    CONFIG,
+    METRICS,
+    WEIGHTS,
+    Entry,
+    FileFacts,
+    Index,
+    Ratio,
+    read_json,
+)
+from dgl_deepgnn.hub.origin import check_fingerprint, load_trained_data
 from dgl_deepgnn.hub.store import INDEX, OLD, FolderZoo, open_zoo
 from dgl_deepgnn.recipe import Recipe, list_recipes, load_recipe
 from dgl_deepgnn.speedup.record import Comparison
@@ -37,10 +48,10 @@ from dgl_deepgnn.speedup.report import PRINCIPLED, plot_speedup, speedup_csv
 from dgl_deepgnn.training.folder import ModelBuilt, RunFolder, Summary
 from dgl_deepgnn.training.run import plot_run, summarize
 
-__all__ = ["publish"]
+__all__ = ["publish", "refresh"]
 
 STAGING = ".staging-"
-LOADER_FACTS = ("citation", "licence", "description", "options", "features")
+LOADER_FACTS = ("citation", "licence", "description", "options", "preparation", "features")
 """Of `TaskData.info`: they have their own keys in the config."""
 
 
@@ -114,6 +125,53 @@ def publish(
         write_text(staging / "speedup.csv", speedup_csv(speedups))
         plot_speedup(staging / "speedup.png", speedups)
         plot_run(staging / "loss.png", folder)
+        write_text(staging / "README.md", model_card(config, metrics, speedups))
+        _swap_in(target, name, staging, make_entry(staging, config, metrics, speedups))
+    return target.path / name
+
+
+def refresh(name: str, zoo: str | Path | None = None, *, data: TaskData | None = None) -> Path:
+    """Write the config and the card of a published model anew, as this version writes them.
+
+    A config of version 0.1 says nothing of what was done to raw graphs and of the range of the
+    features: this adds it. Weights and results stay; the metric is computed anew first.
+
+    Parameters
+    ----------
+    name : str
+        The model.
+    zoo : str or Path, optional
+        The zoo's folder; by default see :func:`open_zoo`.
+    data : TaskData, optional
+        The model's data, if it cannot be loaded by the name in its config.
+
+    Returns
+    -------
+    Path
+        The entry's folder.
+
+    Raises
+    ------
+    ZooError
+        If the zoo is no folder, the model is damaged, or the data is not what it was trained on
+        or does not give the recorded metric.
+    """
+    target = _folder_to_write(zoo)
+    old = target.fetch(name)
+    config = read_config(old / CONFIG)
+    if data is None:
+        data = load_trained_data(config)
+    check_fingerprint(config, data)
+    metrics, speedups = (read_json(old / file) for file in (METRICS, "speedup.json"))
+    _reproduce(config, old, data, metrics)
+    facts = data_facts(data, config.data.options, config.data.fingerprint)
+    record = {"features": facts.features, "preparation": facts.preparation}
+    config.data = config.data.model_copy(update=record)
+    config.format = CONFIG_FORMAT
+    with _locked(target), _staging(target.path / f"{STAGING}{name}") as staging:
+        for file in target.fetch(name).iterdir():
+            shutil.copyfile(file, staging / file.name)
+        write_json(staging / CONFIG, config.model_dump(mode="json"))
         write_text(staging / "README.md", model_card(config, metrics, speedups))
         _swap_in(target, name, staging, make_entry(staging, config, metrics, speedups))
     return target.path / name
@@ -245,7 +303,7 @@ def _is_leftover(folder: Path, name: str) -> bool:
 def _config(folder: RunFolder, data: TaskData, dtype: Any, licence: str, seed: int) -> Config:
     built = folder.read(CONFIG, ModelBuilt)
     environment = {key: folder.facts[key] for key in ("versions", "device", "threads")}
-    recipe, info = folder.recipe, data.info
+    recipe = folder.recipe
     return Config(
         name=recipe.name,
         licence=licence,
@@ -255,21 +313,28 @@ def _config(folder: RunFolder, data: TaskData, dtype: Any, licence: str, seed: i
         model=ModelFacts(name=built["model"], arguments=built["arguments"]),
         weights=WeightFacts(seed=seed, dtype=dtype),
         seeds=recipe.seeds,
-        data=DataFacts(
-            name=data.name,
-            options=recipe.data.options,
-            fingerprint=folder.facts["fingerprint"],
-            level=data.level,
-            target=data.target,
-            splits=len(data.splits),
-            inductive=data.is_inductive(),
-            self_loops=has_self_loops(data.graphs),
-            features=info["features"],
-            facts={key: value for key, value in info.items() if key not in LOADER_FACTS},
-            **{key: info.get(key, "") for key in ("citation", "licence", "description")},
-        ),
+        data=data_facts(data, recipe.data.options, folder.facts["fingerprint"]),
         recipe=recipe,
         environment=environment,
+    )
+
+
+def data_facts(data: TaskData, options: dict[str, Any], fingerprint: str) -> DataFacts:
+    """What a config says of the data."""
+    info = data.info
+    return DataFacts(
+        name=data.name,
+        options=options,
+        fingerprint=fingerprint,
+        level=data.level,
+        target=data.target,
+        splits=len(data.splits),
+        inductive=data.is_inductive(),
+        self_loops=has_self_loops(data.graphs),
+        features=info["features"],
+        preparation=info["preparation"],
+        facts={key: value for key, value in info.items() if key not in LOADER_FACTS},
+        **{key: info.get(key, "") for key in ("citation", "licence", "description")},
     )
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
-from pathlib import Path
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +23,7 @@ from dgl_deepgnn.nn.checkpoint import run_checkpointed
 from dgl_deepgnn.nn.conv import ResidualConv, is_hooked
 from dgl_deepgnn.nn.dropout import Dropout
 from dgl_deepgnn.nn.heads import EdgeHead, GraphHead
+from dgl_deepgnn.nn.pretrained import Pretrained
 from dgl_deepgnn.operator.aggregation import AggregationOperator
 from dgl_deepgnn.operator.schedule import interpolation_schedule, without_ends
 from dgl_deepgnn.registry import Registry, load_plugins
@@ -39,7 +39,6 @@ __all__ = [
     "register_model",
 ]
 
-Model = TypeVar("Model", bound="DeepGNN")
 Residual = Literal["plain", "scaled", "fixup", "initial"]
 RESIDUALS: tuple[Residual | None, ...] = (None, "plain", "scaled", "fixup", "initial")
 HEADS = ("node", "graph", "edge")
@@ -50,7 +49,7 @@ NORM_LAYERS: dict[str, Callable[[int], nn.Module]] = {
 }
 
 
-class DeepGNN(nn.Module):
+class DeepGNN(Pretrained, nn.Module):
     r"""Deep network of one kind of graph convolution, with the three principles as options.
 
     Layer l of L maps
@@ -103,9 +102,6 @@ class DeepGNN(nn.Module):
     DGLError
         If an argument is out of range; the message says what is allowed.
     """
-
-    pretrained: dict[str, Any] | None = None
-    """What a model from a zoo was made from: the content of its ``config.json``."""
 
     def __init__(
         self,
@@ -187,21 +183,6 @@ class DeepGNN(nn.Module):
             self.head = EdgeHead(hidden_feats, out_feats, edge_feats)
         self.branch_scale = self._branch_scale()
         self.reset_parameters()
-
-    @classmethod
-    def from_pretrained(
-        cls: type[Model], name: str, zoo: str | Path | None = None, *, out_feats: int | None = None
-    ) -> Model:
-        """Load a published model of this class; see :func:`dgl_deepgnn.hub.from_pretrained`.
-
-        Raises
-        ------
-        ZooError
-            If the model is of another class, or cannot be loaded.
-        """
-        from dgl_deepgnn import hub  # models do not need the zoo, the zoo needs models
-
-        return cast(Model, hub.from_pretrained(name, zoo, out_feats=out_feats, architecture=cls))
 
     def __repr__(self) -> str:
         """As it was constructed: a thousand layers, each of another t, would fill a screen."""

@@ -53,7 +53,7 @@ def test_publish_list_download_evaluate_predict(
     assert header.count("|") == rule.count("|") == row.count("|") == 11
     assert row.startswith(f"| {NAME} | roc_auc |")
     assert call("download", NAME, "--zoo", zoo).strip() == str(zoo / NAME)
-    assert "agrees with the record" in call("evaluate", NAME, "--zoo", zoo)
+    assert "agrees with the record" in call("evaluate", NAME, "--zoo", zoo, "--device", "cpu")
     named = ["evaluate", NAME, "--zoo", zoo, "--data", "karate"]
     assert "agrees with the record" in call(*named, "--option", "features=none")
     with pytest.raises(ZooError, match="fingerprints differ"):
@@ -62,7 +62,7 @@ def test_publish_list_download_evaluate_predict(
     arguments = ["predict", NAME, "--zoo", zoo, "--graph", tmp_path / "g.bin"]
     assert "34 predictions" in call(*arguments, "--output", tmp_path / "p.csv")
     call(*arguments, "--output", tmp_path / "p.csv", code=1)
-    call(*arguments, "--output", tmp_path / "p.csv", "--force", "--no-scaling")
+    call(*arguments, "--output", tmp_path / "p.csv", "--force", "--prepared", "--device", "cpu")
 
 
 @pytest.mark.filterwarnings("default")

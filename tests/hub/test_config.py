@@ -26,6 +26,12 @@ def edit_config(zoo: Path, change: Callable[[dict[str, Any]], object]) -> None:
     file.write_text(json.dumps(content))
 
 
+def plan(level: str, values: list[int]) -> dict[str, Any]:
+    """A preparation, as a config has it."""
+    columns = {"field": "feat", "values": [values]}
+    return {"level": level, "self_loops": True, "bidirected": True, "node": [columns], "edge": []}
+
+
 def edit_weights(zoo: Path, change: Callable[[dict[str, Tensor]], object]) -> None:
     file = zoo / NAME / "model.safetensors"
     tensors = load_file(file)
@@ -46,7 +52,13 @@ def edit_weights(zoo: Path, change: Callable[[dict[str, Tensor]], object]) -> No
         (lambda c: c["model"]["arguments"].update(num_layers=10**9), "holds only 6 tensors"),
         (lambda c: c["model"]["arguments"].update(hidden_feats=10**6), "no side is longer than 34"),
         (lambda c: c["model"]["arguments"].update(hidden_feats=5), "of shape .*asks for"),
-        (lambda c: c.update(format=2), "format 2, newer"),
+        (lambda c: c.update(format=3), "format 3, newer"),
+        (lambda c: c["data"]["features"]["node"].pop("rms"), r"features\.node\.rms: a number"),
+        (lambda c: c["data"]["features"]["node"]["low"].pop(), r"node\.low: .*34 features"),
+        (lambda c: c["data"]["features"]["node"].update(high="x"), r"node\.high: .*34 features"),
+        (lambda c: c["data"].update(preparation=plan("edge", [0])), "not data.level, 'node'"),
+        (lambda c: c["data"].update(preparation=plan("node", [1, 0])), "values must ascend"),
+        (lambda c: c["data"].update(preparation=plan("node", [])), "values must ascend"),
         (lambda c: c["weights"].update(seed="0"), r"weights\.seed: .*valid integer"),
     ],
 )

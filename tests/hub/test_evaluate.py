@@ -9,6 +9,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from dgl_deepgnn.data import load_data
+from dgl_deepgnn.errors import UserError
 from dgl_deepgnn.hub import ZooError, evaluate, from_pretrained, publish
 
 NAME = "tiny.karate"
@@ -26,6 +27,11 @@ def test_the_metric_is_computed_anew(published: Path) -> None:
     assert result["recorded"] == pytest.approx(expected)
     assert result["agrees"]
     assert evaluate(NAME, published, data=data) == result
+
+
+def test_a_device_that_is_not_there_is_told_before_anything_is_loaded() -> None:
+    with pytest.raises(UserError, match="--device gpu: not a device"):
+        evaluate("absent", "absent", device="gpu")
 
 
 def test_a_record_that_is_too_good(zoo: Path, reindex: Callable[..., None]) -> None:

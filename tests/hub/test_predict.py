@@ -64,6 +64,11 @@ def test_a_csv_is_not_overwritten_unless_told(
     assert len(rows_of(output)) == 68
 
 
+def test_a_device_that_is_not_there_is_told_before_anything_is_read(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--device cuda:99: there is no such CUDA device"):
+        predict("absent", "absent", tmp_path / "out.csv", device="cuda:99")
+
+
 def test_a_place_that_cannot_be_written_to(published: Path, graph_file: Path) -> None:
     with pytest.raises(UserError, match="cannot be written: No such file"):
         predict(NAME, graph_file, "/proc/x.csv", published)
@@ -82,9 +87,11 @@ def test_raw_features_are_scaled_as_in_training(
     dgl.save_graphs(str(tmp_path / "raw.bin"), raw)
     dgl.save_graphs(str(tmp_path / "scaled.bin"), scaled)
     results = {}
-    for name, scaling in (("raw", True), ("scaled", False)):
+    for name, prepared in (("raw", False), ("scaled", True)):
         output = tmp_path / f"{name}.csv"
-        predict("tiny.tracks", tmp_path / f"{name}.bin", output, tmp_path / "zoo", scaling=scaling)
+        predict(
+            "tiny.tracks", tmp_path / f"{name}.bin", output, tmp_path / "zoo", prepared=prepared
+        )
         results[name] = rows_of(output)
     assert list(results["raw"][0]) == ["graph", "edge", "src", "dst", "probability", "label"]
     assert results["raw"] == results["scaled"]
@@ -139,11 +146,11 @@ def test_files_that_do_not_fit(published: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not written by") as caught:
         predict(NAME, file, output, published)
     assert "\n" not in str(caught.value)  # DGL's stack
-    with pytest.raises(UserError, match=r"graph 0 has no ndata\['feat'\]"):
+    with pytest.raises(DGLError, match=r"graph 0 has no ndata\['feat'\]"):
         attempt(None)
     with pytest.raises(DGLError, match=r"shape \(2, 3\).*expected \(2, 34\)"):
         attempt(torch.ones(2, 3))
-    with pytest.raises(UserError, match="not finite"):
+    with pytest.raises(DGLError, match="not finite"):
         attempt(torch.full((2, 34), float("nan")))
     hetero = dgl.heterograph({("a", "to", "b"): ([0], [0])})
     dgl.save_graphs(str(file), [hetero])

@@ -1,0 +1,237 @@
+from __future__ import annotations
+
+import dgl
+import numpy as np
+import pytest
+import torch
+from dgl import DGLError
+from sklearn.preprocessing import OneHotEncoder, StandardScaler, normalize
+
+from dgl_deepgnn.data import TaskData, apply_scaling, load_data, prepare
+from dgl_deepgnn.data.preparation import Columns, Preparation, far_outside, transform_features
+from dgl_deepgnn.data.transforms import deal_graphs
+
+
+def two_graphs() -> TaskData:
+    generator = torch.Generator().manual_seed(0)
+    graphs = []
+    for nodes in (30, 20, 20):
+        graph = dgl.rand_graph(nodes, 60)
+        graph.ndata["feat"] = 3 + 5 * torch.randn(nodes, 4, generator=generator)
+        graph.ndata["feat"][:, 3] = 7.0
+        graph.edata["feat"] = torch.rand(60, 2, generator=generator)
+        graphs.append(graph)
+    splits = [deal_graphs([30, 20, 20], ["train", "val", "test"])]
+    return TaskData("two", graphs, "node", "binary", torch.arange(70) % 2, splits, 1)
+
+
+def test_standardize_uses_training_graphs_only():
+    task = two_graphs()
+    graphs, record = transform_features(task, "standardize")
+    scaler = StandardScaler().fit(task.graphs[0].ndata["feat"].numpy())
+    for before, after in zip(task.graphs, graphs, strict=True):
+        expected = scaler.transform(before.ndata["feat"].numpy())
+        np.testing.assert_allclose(after.ndata["feat"].numpy(), expected, atol=1e-5)
+    edges = StandardScaler().fit_transform(task.graphs[0].edata["feat"].numpy())
+    np.testing.assert_allclose(graphs[0].edata["feat"].numpy(), edges, atol=1e-5)
+    assert set(record) == {"node", "edge"}
+
+
+def test_rescale_keeps_proportions():
+    task = two_graphs()
+    graphs, _ = transform_features(task, "rescale")
+    before, after = task.graphs[0].ndata["feat"], graphs[0].ndata["feat"]
+    assert float(after.square().mean()) == pytest.approx(1, rel=1e-5)
+    assert torch.allclose(after.mean(dim=0), torch.zeros(4), atol=1e-5)
+    ratio = after[:, :3].std(dim=0) / before[:, :3].std(dim=0)
+    assert torch.allclose(ratio, ratio[:1].expand(3))
+
+
+def test_row_normalize_is_sklearns_l1():
+    task = two_graphs()
+    task.graphs[0].ndata["feat"][4] = 0
+    graphs, _ = transform_features(task, "row-normalize")
+    expected = normalize(task.graphs[0].ndata["feat"].numpy(), norm="l1")
+    np.testing.assert_allclose(graphs[0].ndata["feat"].numpy(), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("how", ["none", "row-normalize", "standardize", "rescale"])
+def test_the_record_treats_new_graphs_alike(how):
+    task = two_graphs()
+    graphs, record = transform_features(task, how)
+    again = apply_scaling(task.graphs[2], record)
+    assert torch.equal(again.ndata["feat"], graphs[2].ndata["feat"])
+    assert torch.equal(again.edata["feat"], graphs[2].edata["feat"])
+    assert task.graphs[2].ndata["feat"][:, 3].eq(7).all()  # the input is left as it was
+
+
+def test_the_record_has_the_range_of_training_graphs():
+    task = two_graphs()
+    graphs, record = transform_features(task, "rescale")
+    feat = graphs[0].ndata["feat"]
+    assert torch.allclose(torch.tensor(record["node"]["low"]), feat.amin(dim=0), rtol=1e-3)
+    assert torch.allclose(torch.tensor(record["node"]["high"]), feat.amax(dim=0), rtol=1e-3)
+    assert record["node"]["rms"] == pytest.approx(float(feat.square().mean().sqrt()), rel=1e-3)
+
+
+def test_indicators_are_sklearns():
+    rows = torch.tensor([[7, 1], [3, 0], [7, 0], [5, 1]])
+    graph = dgl.graph(([0], [1]), num_nodes=4)
+    graph.ndata["kind"] = rows
+    columns = Columns.indicators("kind", [rows])
+    expected = OneHotEncoder(sparse_output=False).fit_transform(rows.numpy())
+    assert np.array_equal(columns.of(graph, graph.ndata, "here").numpy(), expected)
+    graph.ndata["kind"] = rows.float()  # as a CSV file may have them
+    assert np.array_equal(columns.of(graph, graph.ndata, "here").numpy(), expected)
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        (torch.tensor([3, 5, 4, 7]), r"row 2 has the value of 'kind' 4, .* training data: 3, 5, 7"),
+        (torch.tensor([3, 5, 9, 7]), "row 2 has the value of 'kind' 9"),
+        (torch.tensor([3, 5, 3.5, 7]), "row 2 has the value of 'kind' 3.5"),
+        (torch.tensor([3, 5, float("nan"), 7]), "row 2 has the value of 'kind' nan"),
+        (torch.tensor([[3, 5]] * 4), "has 2 columns, expected 1"),
+        (None, r"ndata has no 'kind', of which the features are made: it has other"),
+    ],
+)
+def test_what_has_no_column_is_told(value, says):
+    graph = dgl.graph(([0], [1]), num_nodes=4)
+    graph.ndata["other"] = torch.zeros(4)
+    if value is not None:
+        graph.ndata["kind"] = value
+    columns = Columns.indicators("kind", [torch.tensor([7, 3, 5])])
+    with pytest.raises(DGLError, match=says):
+        columns.of(graph, graph.ndata, "graph 0: ndata")
+
+
+def test_degrees_are_capped_and_unknown_ones_told():
+    star = dgl.graph((torch.arange(1, 100), torch.zeros(99, dtype=torch.int64)))
+    smaller = dgl.graph((torch.arange(1, 71), torch.zeros(70, dtype=torch.int64)))
+    columns = Columns.degrees([star])
+    assert columns.values == [[0, 64]]
+    assert columns.of(smaller, {}, "here").sum(dim=0).tolist() == [70, 1]
+    with pytest.raises(DGLError, match="row 1 has the in-degree 1"):
+        columns.of(dgl.graph(([0], [1])), {}, "here")
+
+
+def dense(graph: dgl.DGLGraph) -> torch.Tensor:
+    counts = torch.zeros(graph.num_nodes(), graph.num_nodes())
+    return counts.index_put_(graph.edges(), torch.ones(graph.num_edges()), accumulate=True)
+
+
+@pytest.mark.parametrize("level", ["node", "edge", "graph"])
+@pytest.mark.parametrize("self_loops", [True, False])
+@pytest.mark.parametrize("bidirected", [True, False])
+def test_edges_against_a_dense_matrix(level, self_loops, bidirected):
+    """Of a graph that has self-loops and double edges already."""
+    torch.manual_seed(0)
+    graph = dgl.graph((torch.randint(0, 9, (40,)), torch.randint(0, 9, (40,))), num_nodes=9)
+    graph.ndata["feat"] = torch.ones(9, 1)
+    graph.edata["feat"] = torch.arange(1.0, 41)
+    plan = Preparation(
+        level=level,
+        self_loops=self_loops,
+        bidirected=bidirected,
+        node=[Columns(field="feat")],
+        edge=[Columns(field="feat")] if level == "edge" else [],
+    )
+    made = plan.apply(graph, "here")
+    raw = dense(graph)
+    loops = torch.eye(9) * raw
+    if level == "edge":
+        expected = raw + bidirected * (raw - loops).T + self_loops * torch.eye(9)
+        src, dst = made.edges(order="eid")
+        assert all(map(torch.equal, (src[:40], dst[:40]), graph.edges(order="eid")))
+        feat = made.edata["feat"].squeeze(1)
+        for edge, source in enumerate((feat.long() - 1).tolist()):
+            if source < 0:
+                assert src[edge] == dst[edge] and edge >= 40
+            else:
+                ends = {int(end[source]) for end in graph.edges(order="eid")}
+                assert {int(src[edge]), int(dst[edge])} == ends
+    elif bidirected:
+        expected = (torch.maximum(raw, raw.T) > 0).float().fill_diagonal_(float(self_loops))
+    else:
+        expected = raw - loops + torch.eye(9) if self_loops else raw
+    assert torch.equal(dense(made), expected)
+
+
+def test_a_batch_is_told_to_wait():
+    graph = dgl.graph(([0, 1], [1, 2]))
+    graph.ndata["feat"] = torch.rand(3, 3)
+    graph.ndata["mine"] = torch.arange(3)
+    plan = Preparation(
+        level="graph", self_loops=True, bidirected=True, node=[Columns(field="feat")]
+    )
+    record = {"preparation": plan.model_dump(), "features": {"node": {"transform": "none"}}}
+    ready = prepare(graph, record, {"node": 3}, "The graph")
+    assert torch.equal(ready.ndata["mine"], graph.ndata["mine"])
+    with pytest.raises(DGLError, match="prepare the graphs first"):
+        prepare(dgl.batch([graph, graph]), record, {"node": 3}, "The batch")
+    record["preparation"] = None  # scaling alone
+    assert prepare(dgl.batch([graph, graph]), record, {"node": 3}, "The batch").batch_size == 2
+
+
+def test_a_graph_without_dgl():
+    edges = torch.tensor([[0, 1], [1, 2]])
+    plan = Preparation(
+        level="node", self_loops=True, bidirected=True, node=[Columns(field=None, values=[[0, 1]])]
+    )
+    record = {"preparation": plan.model_dump(), "features": {"node": {"transform": "none"}}}
+    ready = prepare((edges, 3), record, {"node": 2}, "The graph")
+    assert ready.num_edges() == 7
+    assert ready.ndata["feat"].tolist() == [[1, 0], [0, 1], [0, 1]]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda g: g.ndata.pop("feat"), r"has no ndata\['feat'\]; the model reads 3 features"),
+        (lambda g: g.ndata.update(feat=torch.ones(4, 2)), r"\(4, 2\).*expected \(4, 3\)"),
+        (lambda g: g.ndata["feat"].fill_(float("inf")), "not finite"),
+    ],
+)
+def test_graphs_that_cannot_be_prepared(change, says):
+    graph = dgl.graph(([0, 1], [1, 2]), num_nodes=4)
+    graph.ndata["feat"] = torch.ones(4, 3)
+    record = {"preparation": None, "features": {"node": {"transform": "none"}}}
+    assert prepare(graph, record, {"node": 3}, "Mine").num_edges() == 2
+    change(graph)
+    with pytest.raises(DGLError, match=says):
+        prepare(graph, record, {"node": 3}, "Mine")
+    with pytest.raises(DGLError, match="Mine has no nodes"):
+        prepare(dgl.graph(([], [])), record, {}, "Mine")
+    with pytest.raises(DGLError, match="Mine is heterogeneous"):
+        prepare(dgl.heterograph({("a", "b", "c"): ([0], [0])}), record, {}, "Mine")
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_far_outside(sparse):
+    torch.manual_seed(0)
+    words = (torch.rand(200, 50) < 0.1).float()
+    entry = {"low": [0.0] * 50, "high": [1.0] * 50, "rms": float(words.square().mean().sqrt())}
+
+    def differs(feat: torch.Tensor) -> str | None:
+        return far_outside(feat.to_sparse_csr() if sparse else feat, entry)
+
+    assert differs(words) is None
+    assert differs(words[:1]) is None
+    assert differs(1.4 * words) is None
+    assert differs(torch.zeros(5, 50)) is None
+    few = words.clone()
+    few[0, :3] = 7  # three odd values do not matter
+    assert differs(few) is None
+    assert "100% of the features" in (differs(2 * words) or "")
+    assert "times smaller" in (differs(words / 100) or "")
+    some = words.clone()
+    some[:, 9] = -3
+    assert "column 9: down to -3, then 0" in (differs(some) or "")
+
+
+def test_a_data_set_is_not_far_from_itself():
+    for name in ("digits", "csbm", "tracks", "digits-grid", "long-range"):
+        data = load_data(name)
+        for graph in data.graphs[-20:]:
+            assert far_outside(graph.ndata["feat"], data.info["features"]["node"]) is None
