@@ -13,10 +13,15 @@ from dgl_deepgnn.cli.commands import (
     Json,
     Output,
     Overrides,
+    RecipeName,
     app,
     recipe_and_folder,
     resumable,
 )
+from dgl_deepgnn.errors import UserError
+from dgl_deepgnn.files import make_folder, new_folder, write_json
+from dgl_deepgnn.recipe import load_recipe
+from dgl_deepgnn.training.checking import check_recipe
 from dgl_deepgnn.training.tuning import tune
 from dgl_deepgnn.wording import counted
 
@@ -50,6 +55,39 @@ def tune_command(
         {"folder": str(folder), "tuned": str(folder / "tuned.yaml"), **result},
         as_json,
     )
+
+
+@app.command("check")
+def check_command(
+    recipe: RecipeName,
+    overrides: Overrides = None,
+    output: Output = None,
+    depths: Annotated[str, typer.Option(help="Depths, at the first width.")] = "8,32,128",
+    widths: Annotated[str, typer.Option(help="Widths, at the first depth.")] = "16,64,256",
+    steps: Annotated[int, typer.Option(min=1, help="Optimizer steps.")] = 3,
+    seeds: Annotated[int, typer.Option(min=1, help="Random draws of every size.")] = 4,
+    as_json: Json = False,
+) -> None:
+    """Compare a recipe's first steps over depth and width: does its learning rate carry over?"""
+    loaded = load_recipe(recipe, overrides or [])
+    result = check_recipe(
+        loaded, _sizes("depths", depths), _sizes("widths", widths), steps=steps, seeds=seeds
+    )
+    path = output or new_folder(Path("runs"), f"{loaded.name}.check")
+    with make_folder(path) as draft:
+        result.plot(draft / "check.png")
+        write_json(draft / "check.json", result.to_dict())
+    text = f"{result.table()}\nPlot and figures: {path}"
+    _print(text, {"folder": str(path), **result.to_dict()}, as_json)
+
+
+def _sizes(name: str, text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise UserError(
+            f"--{name} {text}: expected whole numbers with commas between them, such as 8,32,128."
+        ) from None
 
 
 def _describe_tuning(result: dict[str, Any], folder: Path) -> str:

@@ -15,7 +15,17 @@ from dgl_deepgnn.errors import DGLError
 from dgl_deepgnn.graph import AnyGraph, is_graph
 from dgl_deepgnn.nn import ResidualConv
 
-__all__ = ["Forward", "Geometry", "Record", "Row", "layers_of", "record", "replicate", "shuffle"]
+__all__ = [
+    "Forward",
+    "Geometry",
+    "Record",
+    "Row",
+    "first_features",
+    "layers_of",
+    "record",
+    "replicate",
+    "shuffle",
+]
 
 Forward = Callable[[nn.Module], Tensor]
 
@@ -139,7 +149,7 @@ def record(
         def enter(
             module: nn.Module, args: Any, kwargs: Any, name: str = name, convolves: bool = convolves
         ) -> None:
-            feat = _first_features((*args, *kwargs.values()))
+            feat = first_features((*args, *kwargs.values()))
             if feat is None:
                 return
             if torch.is_grad_enabled():
@@ -150,7 +160,7 @@ def record(
         layer.register_forward_pre_hook(enter, with_kwargs=True)
         for parameter in layer.parameters():
             parameter.requires_grad_()
-    out = _first_features([forward(model)])
+    out = first_features([forward(model)])
     if not entered or out is None:
         raise DGLError(
             f"No layer of {type(model).__name__} was found that takes features and holds a weight "
@@ -171,7 +181,7 @@ def record(
     if training:
         model.train()
         with torch.no_grad():
-            trained = _first_features([forward(model)])
+            trained = first_features([forward(model)])
         assert trained is not None
         in_training.append(_mean_square(trained))
         # With layers that are left out at random the rows do not belong together.
@@ -206,10 +216,11 @@ def layers_of(module: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Modul
         yield from layers_of(child, f"{path}.{name}" if path else name)
 
 
-def _first_features(arguments: Any) -> Tensor | None:
+def first_features(arguments: Any) -> Tensor | None:
+    """First argument, in tuples and lists too, that is a matrix of floats."""
     for argument in arguments:
         if isinstance(argument, (tuple, list)):
-            argument = _first_features(argument)
+            argument = first_features(argument)
         if isinstance(argument, Tensor) and argument.is_floating_point() and argument.dim() >= 2:
             return argument
     return None
