@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,7 +12,9 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dgl_deepgnn.errors import DGLError
-from dgl_deepgnn.init.hooks import LinearMap, Stage, is_dgl_convolution
+from dgl_deepgnn.init.activation import Activation, CriticalPoint, critical_point
+from dgl_deepgnn.init.hooks import Stage, is_dgl_convolution
+from dgl_deepgnn.init.memory import Weights, multiply
 from dgl_deepgnn.init.running import Forward, first_tensor, undisturbed
 
 __all__ = ["mean_square", "measure"]
@@ -33,9 +36,15 @@ _PRODUCTS = {
 }
 _PLAIN = {_aten.addmm: _aten.mm, _aten.addmm_: _aten.mm, _aten.addmv: _aten.mv}
 _PLAIN |= {_aten.baddbmm: _aten.bmm, _aten.baddbmm_: _aten.bmm}
-# Of these, a weight comes out a weight: copies, casts, parts, and what it is composed of.
-_COPIES = {_aten.clone, _aten._to_copy, _aten.index, _aten.index_select, _aten.mul, _aten.div}
-_COPIES |= {_aten.cat, _aten.stack, _aten.neg, _aten.mm, _aten.bmm, _aten.repeat}
+_HOMOGENEOUS = {_aten.relu, _aten.relu_, _aten.leaky_relu, _aten.leaky_relu_, _aten._prelu_kernel}
+_HOMOGENEOUS |= {_aten.rrelu_with_noise, _aten.rrelu_with_noise_}
+_SMOOTH = {
+    packet: getattr(_aten, name)
+    for name in ("gelu", "silu", "mish", "elu", "celu", "tanh", "hardtanh", "hardswish")
+    for packet in (getattr(_aten, name), getattr(_aten, f"{name}_", None))
+}
+_ANY = CriticalPoint(1.0, 0.0, None)
+_SMALL = 0.1  # for an activation whose only fixed point is 0: so near it that tanh is 1 % off
 
 
 def measure(
@@ -44,7 +53,10 @@ def measure(
     forward: Forward,
     arguments: tuple[object, ...] = (),
 ) -> None:
-    """Run the model once in training mode and scale each weight where it is first multiplied.
+    """Run the model in training mode and scale each weight where it is first multiplied.
+
+    Once, if its activations are homogeneous. Those that ask for a mean square of their own are
+    seen only after the weights in front of them are scaled: then it runs once more.
 
     Parameters
     ----------
@@ -68,14 +80,17 @@ def measure(
     mode = _Measuring(module, stages)
     handles = mode.watch_layers()
     try:
-        with undisturbed(module, forward, arguments, training=True), mode:
-            forward(module)
-        if not mode.scaled:
-            raise DGLError(
-                f"No weight of the {type(module).__name__} met a feature that is not zero, so that "
-                "nothing could be measured: feat must be finite and not all zero, and forward must "
-                "call the model."
-            )
+        for _ in range(2):
+            with undisturbed(module, forward, arguments, training=True), mode:
+                forward(module)
+            if not mode.scaled:
+                raise DGLError(
+                    f"No weight of the {type(module).__name__} met a feature that is not zero, so "
+                    "that nothing could be measured: feat must be finite and not all zero, and "
+                    "forward must call the model."
+                )
+            if not mode.ask_again():
+                break
     finally:
         for handle in handles:
             handle.remove()
@@ -87,93 +102,109 @@ def mean_square(values: Tensor) -> float:
     return norm.item() ** 2 / max(values.numel(), 1)
 
 
+@dataclass(frozen=True)
+class _Scaled:
+    """A weight that was scaled."""
+
+    key: tuple[object, ...]
+    handles: list[Tensor]
+
+
 class _Measuring(TorchDispatchMode):
-    """Sees every product of the run, below autograd and autocast, whoever calls it.
+    """Sees every product of the run, below autograd and autocast, whoever calls it."""
 
-    A weight is known by the memory it lies in, so that a transposed weight, a third of a packed
-    projection or one relation's matrix is found as well as a whole one.
-    """
-
-    def __init__(
-        self,
-        module: nn.Module,
-        stages: Iterable[Stage],
-    ) -> None:
+    def __init__(self, module: nn.Module, stages: Iterable[Stage]) -> None:
         super().__init__()
-        self.module = module
+        self.module, self.weights = module, Weights(module)
         # A source of its own: the run may draw, too, and its random state is put back.
         self.generator = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
-        # Some devices run these in one kernel that nobody can look into; their gates bound them.
-        recurrent = [part for part in module.modules() if isinstance(part, nn.RNNBase)]
-        left = {id(p) for part in recurrent for p in part.parameters()}
-        self.parameters: dict[int, tuple[str, nn.Parameter]] = {}
-        for name, parameter in module.named_parameters():
-            if parameter.requires_grad and id(parameter) not in left and _has_memory(parameter):
-                self.parameters.setdefault(_memory(parameter), (name, parameter))
-        self.known: dict[int, LinearMap] = {}
-        for stage in stages:
-            for linear in stage:
-                self.known.setdefault(id(linear.weight), linear)
-        self.derived: dict[int, list[Tensor]] = {}
-        self.drawn: set[int] = set(self.known)
-        self.scaled: list[list[Tensor]] = []
-        self.done: set[tuple[object, ...]] = set()
+        self.share: dict[int, float] = {}
+        self.bias: dict[int, Tensor] = {}
+        for linear in (linear for stage in stages for linear in stage):
+            self.share.setdefault(id(linear.weight), linear.share * linear.scale**2)
+            if linear.bias is not None and linear.bias.requires_grad:
+                self.bias[id(linear.weight)] = linear.bias
+        self.drawn = set(self.share)
+        cells = [part for part in module.modules() if isinstance(part, nn.RNNCellBase)]
+        self.gates = {id(p) for cell in cells for p in cell.parameters()}
+        self.points: dict[tuple[object, ...], CriticalPoint] = {}
+        self._forget()
 
-    # --- products -------------------------------------------------------------------------------
+    def _forget(self) -> None:
+        self.scaled: list[_Scaled] = []
+        self.done: set[tuple[object, ...]] = set()
+        self.pending: list[tuple[object, ...]] = []
+        self.seen: dict[tuple[object, ...], Activation] = {}
+
+    def ask_again(self) -> bool:
+        """Whether activations asked for another mean square than their weights were scaled to."""
+        points = {key: _critical_point(activation) for key, activation in self.seen.items()}
+        self.points = {key: point for key, point in points.items() if point.mean_square is not None}
+        if self.points:
+            self._forget()
+        return bool(self.points)
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
         packet = func.overloadpacket
+        if packet in _SMOOTH:
+            plain, rest = _SMOOTH[packet], args[1:]
+            self.activate(lambda z: plain(z, *rest, **kwargs))
+        elif packet in _HOMOGENEOUS:
+            self.activate(None)
         if packet in _PRODUCTS:
             out = self._product(func, packet, args, kwargs)
         else:
             out = func(*args, **kwargs)
-        self._follow(packet, args, out)
+        self.weights.follow(packet, args, out)
         return out
+
+    # --- products -------------------------------------------------------------------------------
 
     def _product(self, func: Any, packet: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
         for position in reversed(_PRODUCTS[packet]):
             operand = args[position]
-            handles = self._handles(operand) if isinstance(operand, Tensor) else []
-            if handles and operand.dim() >= 2:
+            handles = self.weights.handles(operand)
+            if handles and operand.dim() >= 2 and operand.is_floating_point():
                 break
         else:
             return func(*args, **kwargs)
-        if self._is_done(operand, handles):
+        key, weight = self.weights.key(operand), self.weights.parameter(operand)
+        if key in self.done or (weight is not None and self.weights.key(weight) in self.done):
             return func(*args, **kwargs)
-        weight = self._draw(operand, _fan_in(packet, position, operand))
-        addend, product = self._without_addend(func, packet, args, kwargs)
+        if weight is not None:  # others are composed of weights: they keep the draw that they have
+            self._draw(weight, _fan_in(packet, position, operand))
+        point = self.points.get(key, _ANY)
+        if id(weight) in self.bias:  # one that the layer adds later
+            self._draw_bias(self.bias[id(weight)], point)
+        addend, product = self._without_addend(func, packet, args, kwargs, point)
         square = mean_square(product)
         if not math.isfinite(square):
             raise DGLError(
-                f"What the weight {self._name(operand, handles)!r} is multiplied with is not "
+                f"What the weight {self.weights.name(operand)!r} is multiplied with is not "
                 "finite: pass features (and edge weights) without nan or inf."
             )
-        target = self._target(weight)
+        target = _level(point) - point.bias_variance
+        target *= self.share.get(id(weight), 1.0)
         if square == 0 or target == 0:  # a branch that starts at zero, or a state that does
             return func(*args, **kwargs)
         factor = math.sqrt(target / square)
-        self.done.add(_key(operand, handles))
-        self._scale(handles, factor)
-        if operand is not handles[0]:
-            _multiply([operand], factor)  # a copy, which may be used again
+        self.done.add(key)
+        self.pending.append(key)
+        self.scaled.append(_Scaled(key, handles))
+        multiply(handles, factor)
+        if weight is None:
+            multiply([operand], factor)  # a copy, which may be used again
         if addend is None and "out" not in kwargs:
             return product.mul_(factor)
         return func(*args, **kwargs)
 
-    def _is_done(self, operand: Tensor, handles: list[Tensor]) -> bool:
-        key = _key(operand, handles)
-        if key in self.done:
-            return True
-        _, parameter = self.parameters.get(_memory(operand), ("", None))
-        return parameter is not None and _key(parameter, [parameter]) in self.done
-
     def _without_addend(
-        self, func: Any, packet: Any, args: tuple[Any, ...], kwargs: Any
+        self, func: Any, packet: Any, args: tuple[Any, ...], kwargs: Any, point: CriticalPoint
     ) -> tuple[Tensor | None, Tensor]:
-        """Addend and product, each by itself; an addend that is a bias starts at zero."""
+        """Addend and product, each by itself; an addend that is a bias is drawn."""
         if packet in _PLAIN:
             addend = args[0]
             product = _PLAIN[packet](*(args[place] for place in _PRODUCTS[packet]))
@@ -182,73 +213,28 @@ class _Measuring(TorchDispatchMode):
             product = func(*args[:2], None, *args[3:], **kwargs)
         else:
             return None, func(*args, **kwargs)
-        if addend is not None:
-            self._zero_bias(addend)
+        if addend is not None and addend.dim() == 1 and self.weights.parameter(addend) is not None:
+            self._draw_bias(addend, point)
         return addend, product
 
-    def _target(self, weight: Tensor | None) -> float:
-        linear = self.known.get(id(weight))
-        return 1.0 if linear is None else linear.share * linear.scale**2
+    def _draw(self, weight: nn.Parameter, fan_in: int) -> None:
+        """Draw a weight that no hook knows, once."""
+        if id(weight) not in self.drawn:
+            self.drawn.add(id(weight))
+            entries = torch.randn(weight.shape, generator=self.generator)
+            weight.detach().copy_(entries / math.sqrt(fan_in))
 
-    def _draw(self, operand: Tensor, fan_in: int) -> nn.Parameter | None:
-        """Draw the parameter that the operand is (a part of), unless it is drawn already."""
-        _, parameter = self.parameters.get(_memory(operand), ("", None))
-        if parameter is None:
-            return None  # composed of parameters: they keep the draw that they have
-        if id(parameter) not in self.drawn:
-            self.drawn.add(id(parameter))
-            entries = torch.randn(parameter.shape, generator=self.generator)
-            parameter.detach().copy_(entries / math.sqrt(fan_in))
-        return parameter
+    def _draw_bias(self, bias: Tensor, point: CriticalPoint) -> None:
+        entries = torch.randn(bias.shape, generator=self.generator)
+        bias.detach().copy_(math.sqrt(point.bias_variance) * entries)
 
-    def _zero_bias(self, addend: Tensor) -> None:
-        _, bias = (
-            self.parameters.get(_memory(addend), ("", None)) if _has_memory(addend) else ("", None)
-        )
-        if bias is not None and addend.dim() == 1 and id(bias) not in self.drawn:
-            addend.zero_()
+    # --- activations ----------------------------------------------------------------------------
 
-    def _scale(self, handles: list[Tensor], factor: float) -> None:
-        _multiply(handles, factor)
-        self.scaled.append(handles)
-
-    # --- weights made of weights ----------------------------------------------------------------
-
-    def _handles(self, operand: Tensor) -> list[Tensor]:
-        """What to scale so that the operand is scaled: itself, or parameters it is made of."""
-        if not _has_memory(operand) or not operand.is_floating_point():
-            return []
-        memory = _memory(operand)
-        return [operand] if memory in self.parameters else self.derived.get(memory, [])
-
-    def _follow(self, packet: Any, args: tuple[Any, ...], out: Any) -> None:
-        """Note what is made of weights alone, and forget memory that is used anew."""
-        inputs = [t for t in _tensors(args) if _has_memory(t)]
-        results = [t for t in _tensors((out,)) if _has_memory(t)]
-        inside = {_memory(t) for t in inputs}
-        for result in results:
-            if _memory(result) not in inside:
-                self.derived.pop(_memory(result), None)
-        sources = [self._handles(t) for t in inputs]
-        if not results or not any(sources) or _memory(results[0]) in inside:
-            return
-        if packet is _aten._weight_norm_interface:
-            self.derived[_memory(results[0])] = self._handles(args[1])
-        elif packet in (_aten.cat, _aten.stack):
-            if all(sources):
-                self.derived[_memory(results[0])] = [h for source in sources for h in source]
-        elif packet in _COPIES:
-            others = [t for t, source in zip(inputs, sources, strict=True) if not source]
-            largest = max(sources, key=lambda source: sum(h.numel() for h in source))
-            small = results[0].numel() <= sum(h.numel() for h in largest)
-            if small or not any(t.is_floating_point() for t in others):
-                self.derived[_memory(results[0])] = largest
-
-    def _name(self, operand: Tensor, handles: list[Tensor]) -> str:
-        for tensor in (operand, *handles):
-            if _memory(tensor) in self.parameters:
-                return self.parameters[_memory(tensor)][0]
-        return "?"
+    def activate(self, activation: Activation | None) -> None:
+        """Note an activation, None for a homogeneous one: weights before it are to suit it."""
+        if activation is not None:
+            self.seen.update(dict.fromkeys(self.pending, activation))
+        self.pending = []
 
     # --- layers ---------------------------------------------------------------------------------
 
@@ -258,41 +244,51 @@ class _Measuring(TorchDispatchMode):
         for part in self.module.modules():
             if is_dgl_convolution(part) or _holds_maps(part):
                 handles += self._watch(part)
+            elif _is_own_activation(part):
+                handles.append(part.register_forward_pre_hook(self._enter_activation))
         return handles
 
+    def _enter_activation(self, module: nn.Module, args: Any) -> None:
+        self.activate(module)
+
     def _watch(self, layer: nn.Module) -> list[Any]:
-        state: dict[str, Any] = {}
-        done = False
+        first, before = 0, None
 
         def enter(module: nn.Module, args: Any) -> None:
-            state["first"], state["before"] = len(self.scaled), None
+            nonlocal first, before
+            first, before = len(self.scaled), None
 
-        def see(features: Any) -> None:
-            state["before"] = mean_square(features)
+        def see(features: Any, activation: Activation) -> None:
+            nonlocal before
+            before = mean_square(features)
+            self.pending += [weight.key for weight in self.scaled[first:][-1:]]
+            self.activate(activation)
 
         def handed_on(output: Any) -> float:
-            if state["before"] is not None:
-                return state["before"]
             result = first_tensor(output)
-            return 1.0 if result is None else mean_square(result)
+            square = 1.0 if result is None else mean_square(result)
+            if before is not None:
+                square = before
+            return square / _level(self.points.get(self.scaled[-1].key, _ANY))
 
         def leave(module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
-            nonlocal done
-            inside = self.scaled[state["first"] :]
-            if done or not inside:
+            inside = self.scaled[first:]
+            if not inside:
                 return output
-            done = True
+            if before is None:
+                self.pending.append(inside[-1].key)
             square = handed_on(output)
             bound = 2.0 if is_dgl_convolution(module) else 10.0
             if 1 / bound < square < bound or not 0 < square < math.inf:
                 return output
             # If a residual connection inside is what is large, no scale helps and none is changed.
-            for some in ([handle for handles in inside for handle in handles], inside[-1]):
-                _multiply(some, square**-0.5)
+            for some in (inside, inside[-1:]):
+                handles = [handle for weight in some for handle in weight.handles]
+                multiply(handles, square**-0.5)
                 new = module.forward(*args, **kwargs)
                 if 0.5 < handed_on(new) < 2:
                     return new
-                _multiply(some, square**0.5)
+                multiply(handles, square**0.5)
             return output
 
         return [
@@ -300,6 +296,26 @@ class _Measuring(TorchDispatchMode):
             layer.register_forward_hook(leave, with_kwargs=True),
             *_before_activation(layer, see),
         ]
+
+
+def _critical_point(activation: Activation) -> CriticalPoint:
+    try:
+        return critical_point(activation)
+    except DGLError:
+        return _ANY  # it has none, such as a gate: any mean square of order one will do
+
+
+def _level(point: CriticalPoint) -> float:
+    """Mean square in front of an activation."""
+    return 1.0 if point.mean_square is None else point.mean_square or _SMALL
+
+
+def _fan_in(packet: Any, position: int, operand: Tensor) -> int:
+    if packet is _aten.embedding:
+        return 1
+    if packet in (_aten.convolution, _aten._trilinear):
+        return max(operand[0].numel(), 1)
+    return operand.shape[-2] if position == _PRODUCTS[packet][1] else operand.shape[-1]
 
 
 def _holds_maps(module: nn.Module) -> bool:
@@ -312,18 +328,25 @@ def _holds_maps(module: nn.Module) -> bool:
     return leaves and own + sum(isinstance(child, nn.Linear) for child in children) > 1
 
 
-def _multiply(weights: list[Tensor], factor: float) -> None:
-    with torch.no_grad():
-        for weight in weights:
-            _unexpanded(weight).mul_(factor)
+def _is_own_activation(module: nn.Module) -> bool:
+    """Whether a user's module without weights is a function of each entry by itself."""
+    theirs = type(module).__module__.split(".")[0] not in ("torch", "dgl", "dgl_deepgnn")
+    if not theirs or any(True for _ in (*module.parameters(), *module.children())):
+        return False
+    try:
+        critical_point(module)
+    except DGLError:
+        return False
+    return True
 
 
-def _before_activation(layer: nn.Module, see: Callable[[Any], None]) -> list[Any]:
+def _before_activation(layer: nn.Module, see: Callable[[Any, Activation], None]) -> list[Any]:
     """Show what a layer's own activation is given."""
     for name in ("activation", "_activation"):
         activation = getattr(layer, name, None)
         if isinstance(activation, nn.Module):
-            return [activation.register_forward_pre_hook(lambda _, args: see(args[0]))]
+            hook = lambda module, args: see(args[0], module)  # noqa: E731
+            return [activation.register_forward_pre_hook(hook)]
         if callable(activation):
             return [_Replaced(layer, name, activation, see)]
     return []
@@ -333,10 +356,10 @@ class _Replaced:
     """A layer's function that shows what it is given, until it is removed."""
 
     def __init__(
-        self, layer: nn.Module, name: str, function: Any, see: Callable[[Any], None]
+        self, layer: nn.Module, name: str, function: Any, see: Callable[[Any, Activation], None]
     ) -> None:
         def seen(features: Any) -> Any:
-            see(features)
+            see(features, function)
             return function(features)
 
         self.layer, self.name, self.function = layer, name, function
@@ -345,45 +368,3 @@ class _Replaced:
     def remove(self) -> None:
         """Put the function back."""
         setattr(self.layer, self.name, self.function)
-
-
-def _has_memory(tensor: Tensor) -> bool:
-    return tensor.layout == torch.strided and tensor.numel() > 0 and not tensor.is_meta
-
-
-def _memory(tensor: Tensor) -> int:
-    return tensor.untyped_storage().data_ptr()
-
-
-def _key(operand: Tensor, handles: list[Tensor]) -> tuple[object, ...]:
-    """Names a weight, or the part of one, and whether it is multiplied as it is."""
-    places = ((_memory(h), h.storage_offset(), _unexpanded(h).numel()) for h in handles)
-    return (_memory(operand) == _memory(handles[0]), *places)
-
-
-def _unexpanded(tensor: Tensor) -> Tensor:
-    """Entries of an expanded tensor once: to be changed in place."""
-    if 0 not in tensor.stride():
-        return tensor
-    size = [
-        1 if stride == 0 else n for n, stride in zip(tensor.shape, tensor.stride(), strict=True)
-    ]
-    return tensor.as_strided(size, tensor.stride(), tensor.storage_offset())
-
-
-def _fan_in(packet: Any, position: int, operand: Tensor) -> int:
-    if packet is _aten.embedding:
-        return 1
-    if packet in (_aten.convolution, _aten._trilinear):
-        return max(operand[0].numel(), 1)
-    return operand.shape[-2] if position == _PRODUCTS[packet][1] else operand.shape[-1]
-
-
-def _tensors(values: Iterable[Any]) -> list[Tensor]:
-    found = []
-    for value in values:
-        if isinstance(value, Tensor):
-            found.append(value)
-        elif isinstance(value, (list, tuple)):
-            found += _tensors(value)
-    return found

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from dgl_deepgnn import ResGCN, ResGIN
 from dgl_deepgnn.init import critical_
+from dgl_deepgnn.init.activation import critical_point
 
-WIDTH, DEPTH = 48, 24
+WIDTH, DEPTH = 48, 16
 
 
 @pytest.fixture(autouse=True)
@@ -184,8 +185,43 @@ def test_every_product_has_mean_square_one(graph: dgl.DGLGraph, feat: Tensor) ->
         assert not layer.out.bias.any()
 
 
+def squash(z: Tensor) -> Tensor:
+    return z * torch.sigmoid(z)
+
+
+class Squash(nn.Module):
+    def forward(self, z: Tensor) -> Tensor:
+        return squash(z)
+
+
+@pytest.mark.parametrize("where", ["between", "inside", "module inside", "module", "own function"])
+def test_a_smooth_activation_finds_its_fixed_point(
+    where: str, graph: dgl.DGLGraph, feat: Tensor
+) -> None:
+    activation = {"module inside": nn.SiLU(), "own function": squash, "module": Squash()}.get(
+        where, nn.functional.silu
+    )
+    if where in ("inside", "module inside", "own function"):
+        model = Stack(
+            lambda: GraphConv(WIDTH, WIDTH, activation=activation), activation=nn.Identity()
+        )
+    else:
+        model = Stack(lambda: GraphConv(WIDTH, WIDTH), activation=activation)
+    critical_(model, graph, feat)
+    point = critical_point(nn.SiLU())
+    for layer in model.layers[:-1]:
+        assert layer.bias.square().mean().item() == pytest.approx(point.bias_variance, rel=1)
+    before: list[float] = []
+    for layer in model.layers[:-1]:
+        layer.register_forward_hook(lambda *args: before.append(args[2].square().mean().item()))
+    signal(model, graph, 3 * torch.randn_like(feat))
+    expected = point.mean_square if where in ("between", "module") else 6.5
+    assert before[-1] == pytest.approx(expected, rel=0.75)
+    assert model.layers[0]._activation in (None, activation)
+
+
 def test_a_shared_layer_is_scaled_at_its_first_call(graph: dgl.DGLGraph, feat: Tensor) -> None:
-    conv = GraphConv(WIDTH, WIDTH, norm="none", activation=torch.tanh)
+    conv = GraphConv(WIDTH, WIDTH, norm="none", activation=torch.relu)
     critical_(Stack(lambda: conv, 3), graph, feat)
     conv._activation = None
     assert signal(conv, graph, torch.relu(feat)) == pytest.approx(1, rel=1e-4)
