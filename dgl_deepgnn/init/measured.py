@@ -192,7 +192,8 @@ class _Measuring(TorchDispatchMode):
             return func(*args, **kwargs)
         factor = math.sqrt(target / square)
         self.done.add(key)
-        self.pending.append(key)
+        if id(weight) not in self.gates:
+            self.pending.append(key)
         self.scaled.append(_Scaled(key, handles))
         multiply(handles, factor)
         if weight is None:
@@ -249,7 +250,7 @@ class _Measuring(TorchDispatchMode):
         return handles
 
     def _enter_activation(self, module: nn.Module, args: Any) -> None:
-        self.activate(module)
+        self.activate(module.forward)  # without its hooks
 
     def _watch(self, layer: nn.Module) -> list[Any]:
         first, before = 0, None
@@ -320,7 +321,7 @@ def _fan_in(packet: Any, position: int, operand: Tensor) -> int:
 
 def _holds_maps(module: nn.Module) -> bool:
     """Whether it is a layer written by hand: several weights side by side and nothing deeper."""
-    if isinstance(module, (nn.Sequential, nn.ModuleList)):
+    if isinstance(module, (nn.Sequential, nn.ModuleList, nn.RNNCellBase)):
         return False
     own = sum(p.dim() >= 2 for p in module.parameters(recurse=False))
     children = list(module.children())
