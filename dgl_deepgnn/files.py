@@ -71,10 +71,15 @@ def read_limited(path: Path, most: int) -> bytes:
     """
     # A pipe would be waited for without O_NONBLOCK, which plain files do not heed.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    with open(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise UserError(f"{path} is not a plain file.")
-        content = file.read(most + 1)
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(mode):
+            what = "a directory" if stat.S_ISDIR(mode) else "a device or pipe"
+            raise UserError(f"{path} is {what}, not a plain file.")
+        with open(descriptor, "rb", closefd=False) as file:
+            content = file.read(most + 1)
+    finally:
+        os.close(descriptor)
     if len(content) > most:
         raise UserError(f"{path} is larger than the {most:,} bytes that are read.")
     return content

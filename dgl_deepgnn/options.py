@@ -6,10 +6,14 @@ from typing import Annotated, Any, get_args
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-__all__ = ["Seed", "checked_option"]
+from dgl_deepgnn.wording import quoted
+
+__all__ = ["InnerLayers", "Seed", "checked_option"]
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 """Of a data set: what NumPy and scikit-learn take."""
+InnerLayers = Annotated[int, Field(ge=1, le=1000)]
+"""Linear layers inside one convolution."""
 
 
 def checked_option(annotation: Any, value: Any) -> Any:
@@ -43,4 +47,4 @@ def checked_option(annotation: Any, value: Any) -> Any:
     try:
         return TypeAdapter(annotation).validate_python(value)
     except ValidationError as error:
-        raise ValueError(f"{error.errors()[0]['msg']}, got {value!r}") from None
+        raise ValueError(f"{error.errors()[0]['msg']}, got {quoted(value)}") from None

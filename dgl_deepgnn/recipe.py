@@ -24,14 +24,21 @@ from pydantic import (
 )
 
 from dgl_deepgnn.errors import DGLError, UserError
+from dgl_deepgnn.files import read_limited
 from dgl_deepgnn.nn.body import MODELS, DeepGNN
 from dgl_deepgnn.operator.schedule import interpolation_schedule
 from dgl_deepgnn.optim import OptimizerName
 from dgl_deepgnn.options import checked_option
 from dgl_deepgnn.registry import did_you_mean, load_plugins
+from dgl_deepgnn.strict_yaml import StrictYAMLError, read_yaml
+from dgl_deepgnn.wording import quoted
 
 __all__ = ["Recipe", "RecipeError", "json_schema", "list_recipes", "load_recipe"]
 
+MAX_BYTES = 100_000
+"""Of a recipe's file."""
+MAX_CHAIN = 10
+"""Recipes that extend each other."""
 SCHEMA_COMMENT = "# yaml-language-server: $schema=schema.json\n"
 
 
@@ -63,7 +70,7 @@ class _Section(BaseModel):
 class DataSection(_Section):
     """What to train on."""
 
-    name: str
+    name: str = Field(max_length=4096)
     """A data set's name, see docs/recipes.md."""
     options: dict[str, JsonValue] = {}
     """Arguments of its loader."""
@@ -74,8 +81,8 @@ class ModelSection(_Section):
 
     name: str = "resgcn"
     """A registered model: resgcn, resgraphsage, resgin, or a plugin's."""
-    hidden_feats: int = Field(64, ge=1)
-    num_layers: int = Field(64, ge=1)
+    hidden_feats: int = Field(64, ge=1, le=10**6)
+    num_layers: int = Field(64, ge=1, le=10**5)
     t: float | str = "per-depth"
     """Residual aggregation: a number in (0, 1], `per-depth:c` or `harmonic:c`."""
     residual: Literal["plain", "scaled", "fixup", "initial"] | None = "fixup"
@@ -164,23 +171,23 @@ class ScheduleSection(_Section):
 
     name: Literal["none", "cosine"] = "none"
     """`cosine` falls from the full learning rate towards zero after the last step."""
-    warmup_steps: int = Field(0, ge=0)
+    warmup_steps: int = Field(0, ge=0, lt=2**63)
     """Steps over which the learning rate rises linearly."""
 
 
 class TrainingSection(_Section):
     """How long, in which batches, and when to stop."""
 
-    epochs: int | None = Field(None, ge=1)
-    steps: int | None = Field(None, ge=1)
+    epochs: int | None = Field(None, ge=1, lt=2**63)
+    steps: int | None = Field(None, ge=1, lt=2**63)
     """Instead of epochs."""
     batch_size: int | None = Field(None, ge=1, lt=2**63)
     """Graphs per step; null: all at once."""
-    clusters: int | None = Field(None, ge=2)
+    clusters: int | None = Field(None, ge=2, lt=2**31)
     """Cut one large graph into so many parts (METIS) to train on `batch_size` parts per step."""
-    patience: int | None = Field(None, ge=1)
+    patience: int | None = Field(None, ge=1, lt=2**63)
     """Epochs without a better validation score after which training stops; null: never."""
-    evaluate_every: int = Field(1, ge=1)
+    evaluate_every: int = Field(1, ge=1, lt=2**63)
     """Epochs between two validations."""
     class_weights: Literal["none", "balanced"] = "none"
 
@@ -198,13 +205,13 @@ class TrainingSection(_Section):
 class SpeedupSection(_Section):
     """The record of early-training speed-ups."""
 
-    steps: int = Field(100, ge=3)
+    steps: int = Field(100, ge=3, le=10**6)
     """Budget of every run."""
-    targets: list[float] = Field([0.5, 0.1], min_length=1)
+    targets: list[float] = Field([0.5, 0.1], min_length=1, max_length=100)
     """Target training losses, as fractions of the loss of a uniform guess."""
-    learning_rates: list[float] = Field([1e-4, 1e-3, 1e-2], min_length=1)
+    learning_rates: list[float] = Field([1e-4, 1e-3, 1e-2], min_length=1, max_length=100)
     """Grid from which every arm gets its own; widened where the best lies on its edge."""
-    seeds: list[Seed] = Field([0, 1, 2, 3, 4], min_length=1)
+    seeds: list[Seed] = Field([0, 1, 2, 3, 4], min_length=1, max_length=1000)
     selection_seed: Seed = 1000
     """The seed on which learning rates are chosen; it is not reported."""
 
@@ -226,15 +233,15 @@ class SpeedupSection(_Section):
 class Recipe(_Section):
     """One training, complete: data, model, optimizer, length, seeds, speed-up record."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)
     """`<architecture><depth>.<dataset>`; by default the file's name."""
-    description: str = ""
+    description: str = Field("", max_length=10_000)
     data: DataSection
     model: ModelSection
     optimizer: OptimizerSection = OptimizerSection()
     schedule: ScheduleSection = ScheduleSection()
     training: TrainingSection
-    seeds: list[Seed] = Field([0], min_length=1)
+    seeds: list[Seed] = Field([0], min_length=1, max_length=1000)
     speedup: SpeedupSection = SpeedupSection()
 
     @model_validator(mode="after")
@@ -332,9 +339,9 @@ def _read(source: str, chain: list[str]) -> tuple[dict[str, Any], str, str]:
         name, where, place = source, f"recipe {source}", f"recipe {source}"
     elif path.suffix in (".yaml", ".yml") or os.path.exists(source):
         try:
-            text = path.read_text("utf-8")
+            text = read_limited(path, MAX_BYTES).decode("utf-8")
         except (OSError, ValueError) as error:
-            raise RecipeError(f"{source}: cannot be read as a recipe: {error}.") from None
+            raise RecipeError(f"{source}: cannot be read as a recipe: {error}") from None
         name, where, place = path.stem, str(path), str(path.resolve())
     else:
         raise RecipeError(
@@ -344,17 +351,21 @@ def _read(source: str, chain: list[str]) -> tuple[dict[str, Any], str, str]:
     if place in chain:
         circle = " -> ".join([*chain, place])
         raise RecipeError(f"{where}: recipes extend each other in a circle: {circle}.")
+    if len(chain) >= MAX_CHAIN:
+        raise RecipeError(f"{where}: more than {MAX_CHAIN} recipes extend each other.")
     try:
-        content = yaml.safe_load(text)
-    except Exception as error:  # PyYAML lets others than its own escape: a date of month 13
-        raise RecipeError(f"{where}: not valid YAML: {error}") from None
+        content = read_yaml(text)
+    except StrictYAMLError as error:
+        raise RecipeError(f"{where}: {error}.") from None
     if not isinstance(content, dict):
         raise RecipeError(f"{where}: a recipe is a mapping of keys, such as data, model, training.")
     base = content.pop("extends", None)
     if base is None:
         return content, name, where
     if not isinstance(base, str):
-        raise RecipeError(f"{where}: extends: expected a recipe's name or path, got {base!r}.")
+        raise RecipeError(
+            f"{where}: extends: expected a recipe's name or path, got {quoted(base)}."
+        )
     beside = str(path.parent / base)
     parent = beside if not packaged and os.path.isfile(beside) else base
     merged, _, _ = _read(parent, [*chain, place])
@@ -388,9 +399,9 @@ def parse_override(text: str, flag: str = "--set") -> tuple[str, Any]:
     if not equals or not key:
         raise RecipeError(f"{flag} {text}: expected key=value, for example model.num_layers=256.")
     try:
-        return key.strip(), yaml.safe_load(value)
-    except Exception:
-        raise RecipeError(f"{flag} {text}: the value is not valid YAML.") from None
+        return key.strip(), read_yaml(value)
+    except StrictYAMLError as error:
+        raise RecipeError(f"{flag} {text}: {error}.") from None
 
 
 def _set(content: dict[str, Any], key: str, value: Any) -> None:
@@ -422,12 +433,12 @@ def _explain(error: ValidationError) -> str:
             text = detail["msg"].removeprefix("Value error, ")
             text += "" if text.endswith((".", "?")) else "."
         elif kind in ("model_type", "dict_type"):
-            text = f"a mapping of keys belongs here, got {given!r}."
+            text = f"a mapping of keys belongs here, got {quoted(given)}."
         else:
             text = detail["msg"]
             if kind == "literal_error":
                 field = section.model_fields[location[-1]]
                 text += " or null" if type(None) in get_args(field.annotation) else ""
-            text += f", got {given!r}."
-        problems.append(f"{key}: {text}")
-    return "\n".join(problems)
+            text += f", got {quoted(given)}."
+        problems.append(f"{key[-200:]}: {text[:1000]}")
+    return "\n".join(problems[:20])

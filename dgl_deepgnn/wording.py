@@ -1,6 +1,8 @@
-"""How numbers are put into sentences."""
+"""How numbers, and what others wrote, are put into sentences."""
 
-__all__ = ["counted", "printable"]
+import reprlib
+
+__all__ = ["counted", "printable", "quoted"]
 
 
 def counted(number: int, noun: str) -> str:
@@ -25,3 +27,26 @@ def printable(text: str) -> str:
     return "".join(
         letter if letter.isprintable() or letter == "\n" else ascii(letter)[1:-1] for letter in text
     )
+
+
+class _Short(reprlib.Repr):
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxstring = self.maxother = self.maxlong = 200
+        self.maxlevel, self.maxlist, self.maxdict = 4, 10, 10
+
+    def repr_int(self, number: int, level: int) -> str:
+        if abs(number) >= 10**self.maxlong:  # Python refuses to write out the longest
+            return "a whole number of hundreds of digits"
+        return repr(number)
+
+
+def quoted(value: object) -> str:
+    """A value as Python writes it, cut where it is long.
+
+    Examples
+    --------
+    >>> quoted("two"), quoted(list(range(1000)))
+    ("'two'", '[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, ...]')
+    """
+    return _Short().repr(value)

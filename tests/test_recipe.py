@@ -144,7 +144,7 @@ json_values = st.recursive(
     description=st.text(),
     options=st.dictionaries(st.text(), json_values, max_size=3),
     lr=st.floats(1e-12, 1e3),
-    layers=st.integers(1, 10**6),
+    layers=st.integers(1, 10**5),
     t=st.sampled_from(["per-depth", "per-depth:48", "harmonic:0.5", 1, 0.25]),
     residual=st.sampled_from([None, "plain", "scaled", "fixup", "initial"]),
     decay=st.floats(0, 1),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,8 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dgl_deepgnn.cli.zoo import add_commands
-from dgl_deepgnn.data import load_data
+from dgl_deepgnn.cli.zoo import AllowCode, add_commands, print_warning
 from dgl_deepgnn.diagnostics import diagnose
 from dgl_deepgnn.errors import DGLError, UserError
 from dgl_deepgnn.files import make_folder, new_folder, write_json
@@ -21,6 +21,7 @@ from dgl_deepgnn.recipe import Recipe, json_schema, list_recipes, load_recipe
 from dgl_deepgnn.speedup import measure_speedup
 from dgl_deepgnn.speedup.report import describe_speedup
 from dgl_deepgnn.training import RunFolder, build_model, train
+from dgl_deepgnn.training.run import load_task
 from dgl_deepgnn.wording import counted, printable
 
 __all__ = ["app", "recipe_and_folder", "resumable", "run"]
@@ -59,7 +60,9 @@ def main_options(
 def run() -> None:
     """Run the command line; wrong input ends in one paragraph and exit code 2."""
     try:
-        app()
+        with warnings.catch_warnings():
+            warnings.showwarning = print_warning
+            app()
     except (UserError, DGLError) as error:
         print(f"Error: {printable(str(error))}", file=sys.stderr)
         sys.exit(2)
@@ -88,13 +91,19 @@ def train_command(
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Write TensorBoard events.")
     ] = False,
+    allow_code: AllowCode = False,
     as_json: Json = False,
 ) -> None:
     """Train a recipe over its seeds and write a run folder."""
     loaded, output = recipe_and_folder(recipe, overrides, output, resume)
     with resumable("train", "epoch"):
         folder = train(
-            loaded, output, resume=resume is not None, device=device, tensorboard=tensorboard
+            loaded,
+            output,
+            resume=resume is not None,
+            device=device,
+            tensorboard=tensorboard,
+            allow_code=allow_code,
         )
     summary = folder.read("summary.json")
     _print(
@@ -112,13 +121,19 @@ def speedup_command(
         bool, typer.Option("--ablation", help="All eight combinations of the principles.")
     ] = False,
     device: Device = "cpu",
+    allow_code: AllowCode = False,
     as_json: Json = False,
 ) -> None:
     """Record the early-training speed-up of a recipe: stock, usual practice, principled."""
     loaded, output = recipe_and_folder(recipe, overrides, output, resume)
     with resumable("speedup", "trial"):
         path, result = measure_speedup(
-            loaded, output, ablation=ablation, resume=resume is not None, device=device
+            loaded,
+            output,
+            ablation=ablation,
+            resume=resume is not None,
+            device=device,
+            allow_code=allow_code,
         )
     text = f"{describe_speedup(result)}\nTable and plot: {path}"
     _print(text, {"folder": str(path), **result}, as_json)
@@ -130,11 +145,12 @@ def diagnose_command(
     overrides: Overrides = None,
     output: Output = None,
     draws: Annotated[int, typer.Option(min=1, help="Random initializations.")] = 10,
+    allow_code: AllowCode = False,
     as_json: Json = False,
 ) -> None:
     """Measure a recipe's network at initialization: signal, gradient, correlation by layer."""
     loaded = load_recipe(recipe, overrides or [])
-    data = load_data(loaded.data.name, **loaded.data.options)
+    data = load_task(loaded, allow_code)
     model = build_model(loaded.model, data)
     graph = batch(data.graphs)
     feat, edge_feat = graph.ndata["feat"], graph.edata.get("feat")

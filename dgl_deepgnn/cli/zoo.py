@@ -18,7 +18,7 @@ from dgl_deepgnn.recipe import parse_override
 from dgl_deepgnn.speedup.report import describe_ratio
 from dgl_deepgnn.wording import counted, printable
 
-__all__ = ["add_commands", "models_table"]
+__all__ = ["AllowCode", "add_commands", "models_table", "print_warning"]
 
 Name = Annotated[str, typer.Argument(help="A model's name, see `dgl-deepgnn models`.")]
 Zoo = Annotated[
@@ -29,6 +29,12 @@ Zoo = Annotated[
     ),
 ]
 Device = Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1, ...")]
+AllowCode = Annotated[
+    bool,
+    typer.Option(
+        "--allow-code", help="Let the recipe's data run code (python:...): it is trusted."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
@@ -65,10 +71,19 @@ def publish_command(
     licence: Annotated[
         str, typer.Option(help="Of the weights, as an SPDX identifier.")
     ] = "Apache-2.0",
+    allow_code: AllowCode = False,
     as_json: Json = False,
 ) -> None:
     """Turn a run and its speed-up record into a model of a zoo."""
-    folder = hub.publish(run, speedup, zoo, replace=replace, dtype=dtype.value, licence=licence)
+    folder = hub.publish(
+        run,
+        speedup,
+        zoo,
+        replace=replace,
+        dtype=dtype.value,
+        licence=licence,
+        allow_code=allow_code,
+    )
     _print(f"Published: {folder}", {"folder": str(folder)}, as_json)
 
 
@@ -163,7 +178,7 @@ def predict_command(
 ) -> None:
     """Predict for every node, edge or graph of a file of raw graphs, and write a CSV."""
     with warnings.catch_warnings():
-        warnings.showwarning = _print_warning
+        warnings.showwarning = print_warning
         rows = hub.predict(name, graph, output, zoo, prepared=prepared, force=force, device=device)
     _print(
         f"{counted(rows, 'prediction')}: {output}", {"rows": rows, "output": str(output)}, as_json
@@ -191,7 +206,8 @@ def models_table(entries: dict[str, Entry], markdown: bool = False) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _print_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+def print_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    """Print a warning as one line for people; for ``warnings.showwarning``."""
     print(f"Warning: {printable(str(message))}", file=sys.stderr)
 
 

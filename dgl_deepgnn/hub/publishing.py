@@ -15,7 +15,7 @@ from filelock import FileLock
 from torch import Tensor
 
 import dgl_deepgnn
-from dgl_deepgnn.data import TaskData, load_data
+from dgl_deepgnn.data import TaskData
 from dgl_deepgnn.files import save_tensors, write_json, write_text
 from dgl_deepgnn.hub.card import model_card
 from dgl_deepgnn.hub.config import (
@@ -46,7 +46,7 @@ from dgl_deepgnn.recipe import Recipe, list_recipes, load_recipe
 from dgl_deepgnn.speedup.record import Comparison
 from dgl_deepgnn.speedup.report import PRINCIPLED, plot_speedup, speedup_csv
 from dgl_deepgnn.training.folder import ModelBuilt, RunFolder, Summary
-from dgl_deepgnn.training.run import plot_run, summarize
+from dgl_deepgnn.training.run import load_task, plot_run, summarize
 
 __all__ = ["publish", "refresh"]
 
@@ -63,6 +63,7 @@ def publish(
     replace: bool = False,
     dtype: Literal["fp32", "fp16"] = "fp32",
     licence: str = "Apache-2.0",
+    allow_code: bool = False,
 ) -> Path:
     """Turn a finished run and its speed-up record into an entry of a zoo.
 
@@ -86,6 +87,9 @@ def publish(
         How the weights are stored. They load as float32 either way.
     licence : str
         Of the weights, as an SPDX identifier.
+    allow_code : bool
+        Whether data that runs code (``python:...``, or a folder that is unpickled) may be
+        loaded. Say so only of a run that you trust.
 
     Returns
     -------
@@ -99,6 +103,8 @@ def publish(
         data, the name is taken, or is that of a packaged recipe that this run did not follow,
         or the weights do not reproduce the recorded metric (to a relative 0.002; stored as
         fp16, to 0.01).
+    UserError
+        If the run's data would run code that is not allowed.
     """
     if not licence.strip():
         raise ZooError("The licence is empty. Give an SPDX identifier, such as Apache-2.0.")
@@ -110,7 +116,7 @@ def publish(
     speedups = _read_speedup(folder, Path(speedup) if speedup else _record_of(folder.path))
     summary = _finished(folder)
     _check_free(target, name, replace)
-    data = load_data(recipe.data.name, **recipe.data.options)
+    data = load_task(recipe, allow_code)
     RunFolder.open(folder.path, data)  # holds the fingerprint to the run's
     config = _config(folder, data, dtype, licence, summary["best_seed"])
     with _locked(target), _staging(target.path / f"{STAGING}{name}") as staging:

@@ -20,6 +20,7 @@ from dgl_deepgnn.init.hooks import (
 from dgl_deepgnn.nn.body import DeepGNN, register_model
 from dgl_deepgnn.nn.conv import ResidualConv, is_hooked, is_plain_call, undivided_radius
 from dgl_deepgnn.operator.aggregation import AggregationOperator, Norm
+from dgl_deepgnn.options import InnerLayers
 
 __all__ = ["ResGIN", "ResGINConv"]
 
@@ -138,7 +139,7 @@ class ResGIN(DeepGNN):
         out_feats: int,
         num_layers: int,
         *,
-        mlp_layers: int = 2,
+        mlp_layers: InnerLayers = 2,
         norm: Norm = "none",
         **body: Any,
     ) -> None:

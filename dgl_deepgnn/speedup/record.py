@@ -15,12 +15,13 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 from tqdm import tqdm
 
-from dgl_deepgnn.data import TaskData, load_data, main_metric
+from dgl_deepgnn.data import TaskData, main_metric
 from dgl_deepgnn.errors import DGLError, UserError
 from dgl_deepgnn.files import new_folder, write_text
 from dgl_deepgnn.recipe import Recipe, load_recipe
 from dgl_deepgnn.speedup.report import PRINCIPLED, STOCK, USUAL, plot_speedup, speedup_csv
 from dgl_deepgnn.training.folder import RunFolder
+from dgl_deepgnn.training.run import load_task
 from dgl_deepgnn.training.trainer import DivergenceError, Step, Trainer, find_device
 
 __all__ = ["Trial", "arms_of", "measure_speedup", "steps_to_target"]
@@ -159,6 +160,7 @@ def measure_speedup(
     resume: bool = False,
     device: str = "cpu",
     progress: bool = True,
+    allow_code: bool = False,
 ) -> tuple[Path, dict[str, Any]]:
     """Record how much earlier the principles reach the target losses of a recipe.
 
@@ -182,6 +184,9 @@ def measure_speedup(
         Where to train.
     progress : bool
         Whether to draw a progress bar.
+    allow_code : bool
+        Whether data that runs code (``python:...``, or a folder that is unpickled) may be
+        loaded. Say so only of a recipe that you trust.
 
     Returns
     -------
@@ -193,12 +198,13 @@ def measure_speedup(
     Raises
     ------
     UserError
-        If the folder exists (or, to resume, belongs to another recipe).
+        If the folder exists (or, to resume, belongs to another recipe), or the data would run
+        code that is not allowed.
     """
     if not isinstance(recipe, Recipe):
         recipe = load_recipe(recipe)
     target_device = find_device(device)
-    data = load_data(recipe.data.name, **recipe.data.options)
+    data = load_task(recipe, allow_code)
     # On the CPU like the labels; whatever is wrong with the recipe shows before the folder is made.
     chance = chance_loss(data, Trainer(recipe, data, recipe.seeds[0]).loss)
     if resume:

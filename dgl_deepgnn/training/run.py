@@ -5,13 +5,15 @@ from __future__ import annotations
 import statistics
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 from tqdm import tqdm
 
-from dgl_deepgnn.data import TaskData, load_data, main_metric
+from dgl_deepgnn.data import TaskData, main_metric
+from dgl_deepgnn.data.trust import load_recipe_data
 from dgl_deepgnn.errors import UserError
 from dgl_deepgnn.files import new_folder
 from dgl_deepgnn.recipe import Recipe, load_recipe
@@ -19,7 +21,7 @@ from dgl_deepgnn.training.folder import CheckpointFacts, RunFolder
 from dgl_deepgnn.training.plot import plot_losses
 from dgl_deepgnn.training.trainer import Step, Trainer, find_device, is_better
 
-__all__ = ["plot_run", "summarize", "train"]
+__all__ = ["load_task", "plot_run", "summarize", "train"]
 
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -33,6 +35,7 @@ def train(
     device: str = "cpu",
     progress: bool = True,
     tensorboard: bool = False,
+    allow_code: bool = False,
 ) -> RunFolder:
     """Train a recipe over all its seeds.
 
@@ -51,6 +54,9 @@ def train(
         Whether to draw a progress bar.
     tensorboard : bool
         Whether to write TensorBoard events too (needs the package ``tensorboard``).
+    allow_code : bool
+        Whether data that runs code (``python:...``, or a folder that is unpickled) may be
+        loaded. Say so only of a recipe that you trust.
 
     Returns
     -------
@@ -60,8 +66,8 @@ def train(
     Raises
     ------
     UserError
-        If the folder exists (or, to resume, does not), the device is not there, or the loss
-        stops being finite.
+        If the folder exists (or, to resume, does not), the device is not there, the loss stops
+        being finite, or the data would run code that is not allowed.
 
     Examples
     --------
@@ -77,7 +83,7 @@ def train(
     target_device = find_device(device)
     if tensorboard:
         _summary_writer()
-    data = load_data(recipe.data.name, **recipe.data.options)
+    data = load_task(recipe, allow_code)
     if resume:
         if output is None:
             raise UserError("To resume, say which run folder.")
@@ -98,6 +104,25 @@ def train(
             (folder.seed_folder(seed) / CHECKPOINT).unlink(missing_ok=True)
         _finish(folder, data)
     return folder
+
+
+def load_task(recipe: Recipe, allow_code: bool = False) -> TaskData:
+    """Data of a recipe.
+
+    Raises
+    ------
+    UserError
+        If loading it would run code, which is not allowed.
+    """
+    data = load_recipe_data(recipe.data.name, recipe.data.options, allow_code)
+    size = recipe.training.batch_size
+    if size is not None and recipe.training.clusters is None and len(data.graphs) == 1:
+        warnings.warn(
+            f"training.batch_size={size} does nothing: it counts graphs, and {data.name} is one. "
+            "training.clusters cuts it into parts; or leave batch_size out.",
+            stacklevel=3,
+        )
+    return data
 
 
 def summarize(values: list[float]) -> dict[str, Any]:

@@ -176,7 +176,7 @@ def test_folds_by_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     karate = load_data("karate")
     folds = [{part: mask.roll(i) for part, mask in karate.splits[0].items()} for i in range(3)]
     data = replace(karate, splits=folds)
-    monkeypatch.setattr(run, "load_data", lambda name, **options: data)
+    monkeypatch.setattr(run, "load_task", lambda recipe, allow_code: data)
     folder = quiet(recipe(seeds=[0, 1, 2, 4], training={"epochs": 1}), tmp_path / "r")
     arguments = json.loads((folder.path / "config.json").read_text())["arguments"]
     for seed in (0, 1, 2, 4):
@@ -260,7 +260,7 @@ def test_resume_with_another_recipe_or_other_data(
         quiet(recipe(optimizer={"lr": 0.1}), folder.path, resume=True)
     karate = load_data("karate")
     other = replace(karate, labels=1 - karate.labels)
-    monkeypatch.setattr(run, "load_data", lambda name, **options: other)
+    monkeypatch.setattr(run, "load_task", lambda recipe, allow_code: other)
     with pytest.raises(UserError, match=r"other data.*fingerprints differ"):
         quiet(recipe(), folder.path, resume=True)
 
@@ -509,7 +509,7 @@ def test_every_level_and_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             ("regression", torch.randn(count, 2), 2),
         ):
             data = TaskData("t", graphs, level, target, labels, [split], outputs)
-            monkeypatch.setattr(run, "load_data", lambda name, data=data, **options: data)
+            monkeypatch.setattr(run, "load_task", lambda recipe, allow_code, data=data: data)
             spec = recipe(training={"epochs": 1, "batch_size": 4})
             folder = quiet(spec, tmp_path / f"{level}-{target}")
             assert np.isfinite(folder.result(0)["test"]["loss"])
