@@ -15,7 +15,7 @@ FLOORS = [
     ["operator"],
     ["init"],
     ["theory", "nn", "optim"],
-    ["diagnostics", "data"],
+    ["diagnostics", "data", "export"],
     ["recipe"],
     ["training"],
     ["speedup"],

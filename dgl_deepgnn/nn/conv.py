@@ -215,7 +215,8 @@ def is_plain_call(
     """Whether a shortcut of a kind of convolution may stand for a call: nobody would notice."""
     if type(conv) is not kind or is_hooked(conv) or _is_autocast(x):
         return False
-    return operator.shape == (len(x), len(x))
+    nodes = x.shape[0]  # len would make a constant of it in an exported program
+    return operator.shape == (nodes, nodes)
 
 
 def _is_autocast(x: Tensor) -> bool:
