@@ -2,4 +2,11 @@
 
 import sys
 
-sys.modules["dgl"] = None  # type: ignore[assignment]
+import pytest
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests() -> None:
+    """Before any test, or what a test needs, is imported."""
+    assert "dgl" not in sys.modules
+    sys.modules["dgl"] = None  # type: ignore[assignment]
