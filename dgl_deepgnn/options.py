@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, get_args
 
-from pydantic import Field, TypeAdapter, ValidationError
+from annotated_types import Ge, Le, Lt
 
 from dgl_deepgnn.wording import quoted
 
 __all__ = ["InnerLayers", "Seed", "checked_option"]
 
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Seed = Annotated[int, Ge(0), Lt(2**32)]
 """Of a data set: what NumPy and scikit-learn take."""
-InnerLayers = Annotated[int, Field(ge=1, le=1000)]
+InnerLayers = Annotated[int, Ge(1), Le(1000)]
 """Linear layers inside one convolution."""
 
 
@@ -40,6 +40,8 @@ def checked_option(annotation: Any, value: Any) -> Any:
     ...
     ValueError: a truth value does not belong here, got True
     """
+    from pydantic import TypeAdapter, ValidationError  # the layers do without
+
     allowed = (annotation, *get_args(annotation))
     if isinstance(value, bool) and bool not in allowed and Any not in allowed:
         # YAML reads yes, no, on and off as truth values, which would pass for 1 and 0.

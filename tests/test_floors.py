@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "dgl_deepgnn"
 FLOORS = [
     ["_environment", "wording"],
     ["errors"],
-    ["registry", "options", "files", "graph"],
+    ["registry", "options", "strict_yaml", "files", "graph"],
     ["operator"],
     ["init"],
     ["theory", "nn", "optim"],

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import dgl_deepgnn  # noqa: F401  # isort: skip (before DGL 2, in spawned processes, too)
+
 import dgl
 import pytest
 import torch
