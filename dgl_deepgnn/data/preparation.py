@@ -8,10 +8,10 @@ and "features" (scaling, and the range it led to). `prepare` does the same to a 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor
 
 from dgl_deepgnn.data.task_data import Level, TaskData
@@ -40,6 +40,7 @@ SMALL = 20
 """How many times smaller than in training (root mean square) features may be."""
 
 Frame = Mapping[str, Tensor]
+Label = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 
 
 class _Record(BaseModel):
@@ -51,7 +52,7 @@ class Columns(_Record):
 
     field: str | None
     """Key in ``ndata`` or ``edata``; None for the in-degrees."""
-    values: list[list[int]] | None = None
+    values: list[list[Label]] | None = None
     """Indicator columns of these values, for each column of the field; None: its own numbers."""
 
     @field_validator("values")
@@ -128,7 +129,7 @@ class Preparation(_Record):
     level: Level
     self_loops: bool
     bidirected: bool
-    node: list[Columns]
+    node: list[Columns] = Field(min_length=1)
     edge: list[Columns] = []
     """Read where edges are scored."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -99,6 +98,14 @@ class Config(_Section):
             raise ValueError("a binary target has one output: model.arguments.out_feats")
         if data.preparation is not None and data.preparation.level != data.level:
             raise ValueError(f"data.preparation.level is not data.level, {data.level!r}")
+        for kind, width in (("node", "in_feats"), ("edge", "edge_feats")):
+            made = sum(
+                1 if some.values is None else sum(map(len, some.values))
+                for some in getattr(data.preparation, kind, [])
+            )
+            most = arguments.get(width)
+            if type(most) is int and made > most:
+                raise ValueError(f"data.preparation.{kind} makes more columns than {width}={most}")
         if "node" not in data.features:
             raise ValueError("data.features: the record of node features is missing")
         _check_scaling(data.features["node"], "node", arguments.get("in_feats"))
@@ -202,19 +209,24 @@ def _check_scaling(record: dict[str, Any] | None, kind: str, width: Any) -> None
     assert record is not None
     needed = ["mean", "scale"] if how in ("standardize", "rescale") else []
     needed += [] if record.keys().isdisjoint(("low", "high", "rms")) else ["low", "high"]
-    if "low" in needed and not (type(record.get("rms")) is float and math.isfinite(record["rms"])):
+    if "low" in needed and not _is_number(record.get("rms")):
         raise ValueError(f"data.features.{kind}.rms: a number is expected")
     for key in needed:
         numbers = record.get(key)
         if not (
             isinstance(numbers, list)
             and (len(numbers) == width or not isinstance(width, int))
-            and all(type(n) in (int, float) and math.isfinite(n) for n in numbers)
+            and all(map(_is_number, numbers))
             and (key != "scale" or all(numbers))
         ):
             raise ValueError(
                 f"data.features.{kind}.{key}: a number for each of {width} features is expected"
             )
+
+
+def _is_number(value: Any) -> bool:
+    # An integer of 400 digits is beyond what `math.isfinite` takes.
+    return type(value) in (int, float) and abs(value) < 1e300
 
 
 def _check_arguments(config: Config, tensors: dict[str, Tensor], weights: Path) -> None:

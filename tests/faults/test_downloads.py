@@ -165,6 +165,11 @@ def data(**changes: Any) -> Callable[[dict[str, Any]], object]:
     return lambda config: config["data"].update(changes)
 
 
+def prepared(node: list[Any], **changes: Any) -> Callable[[dict[str, Any]], object]:
+    record = {"level": "node", "self_loops": True, "bidirected": False, "node": node, "edge": []}
+    return data(preparation={**record, **changes})
+
+
 def as_gin(**changes: Any) -> Callable[[dict[str, Any]], object]:
     def change(config: dict[str, Any]) -> None:
         config["model"]["name"] = "resgin"
@@ -204,12 +209,25 @@ def as_gin(**changes: Any) -> Callable[[dict[str, Any]], object]:
         data(features={"node": {"transform": "standardize", "mean": [0], "scale": [1]}}),
         data(features={"node": {"transform": "standardize", "mean": ["x"] * 64, "scale": [1]}}),
         data(features={"node": {"transform": "standardize", "mean": [0] * 64, "scale": [0] * 64}}),
+        data(features={"node": {"transform": "none", "low": "x"}}),
+        data(features={"node": {"transform": "none", "low": [0] * 64, "high": [1] * 64}}),
+        data(
+            features={
+                "node": {"transform": "none", "low": [10**400] * 64, "high": [1] * 64, "rms": 1}
+            }
+        ),
+        data(preparation={"level": "galaxy"}),
+        prepared([]),
+        prepared([{"field": "feat", "values": [[10**30]]}]),
+        prepared([{"field": "feat", "values": [[1, 0]]}]),
+        prepared([{"field": None, "values": [list(range(10**5))]}]),
+        prepared([{"field": "feat"}], edge=[{"field": "feat"}]),
+        prepared([{"field": "feat"}], level="edge"),
         data(features={"moon": {"transform": "none"}}),
         data(features={}),
         data(splits=0),
         data(target="binary"),
     ],
-    ids=repr,
 )
 def test_a_config_that_makes_no_sense(change: Any, publisher: Any, tmp_path: Path) -> None:
     graph = dgl.graph(([0, 1], [0, 1]))
