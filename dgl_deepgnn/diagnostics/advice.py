@@ -10,10 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from dgl_deepgnn.diagnostics.recording import layers_of, replicate
-from dgl_deepgnn.diagnostics.verdicts import AGGREGATION, CONNECTIONS, SCALE, Verdict
+from dgl_deepgnn.diagnostics.verdicts import (
+    AGGREGATION,
+    CONNECTIONS,
+    ONLY_IN_TRAINING,
+    SCALE,
+    Verdict,
+)
 from dgl_deepgnn.errors import DGLError
-from dgl_deepgnn.graph import AnyGraph
-from dgl_deepgnn.init import critical_
 from dgl_deepgnn.nn import DeepGNN
 
 __all__ = ["advise"]
@@ -24,8 +28,7 @@ _OURS = {"GraphConv": "ResGraphConv", "SAGEConv": "ResSAGEConv", "GINConv": "Res
 def advise(
     verdicts: list[Verdict],
     model: nn.Module,
-    graph: AnyGraph,
-    edge_weight: Tensor | None,
+    initializers: dict[str, Callable[[nn.Module], object]],
     rejudge: Callable[[nn.Module], list[Verdict]],
 ) -> list[Verdict]:
     """Add to each bad verdict what to do.
@@ -34,8 +37,10 @@ def advise(
     ----------
     verdicts : list of Verdict
         As measured.
-    model, graph, edge_weight
+    model : nn.Module
         What was judged.
+    initializers : dict of str to callable
+        Initializations in place, by the call that a user would write: what could mend the scale.
     rejudge : callable
         Measures another model in its place: what is proposed is tried first.
     """
@@ -48,7 +53,7 @@ def advise(
             return _of_ours_by_aggregation(model) if ours else _of_theirs_by_aggregation(model)
         if verdict.principle == CONNECTIONS:
             return _of_ours_by_connections(model) if ours else _of_theirs_by_connections(model)
-        return _by_scale(verdict, model, graph, edge_weight, rejudge)
+        return _by_scale(verdict, model, initializers, rejudge)
 
     return [replace(v, message=f"{v.message} {advice(v)}".rstrip()) for v in verdicts]
 
@@ -56,40 +61,43 @@ def advise(
 def _by_scale(
     verdict: Verdict,
     model: nn.Module,
-    graph: AnyGraph,
-    edge_weight: Tensor | None,
+    initializers: dict[str, Callable[[nn.Module], object]],
     rejudge: Callable[[nn.Module], list[Verdict]],
 ) -> str:
     if isinstance(model, DeepGNN) and model.residual == "plain":
         return "Its residual connections add up: build it with residual='fixup' or 'scaled'."
-    trial = replicate(model)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            critical_(trial, graph, edge_weight=edge_weight)
-    except DGLError as error:
-        return f"critical_ does not initialize this model as it is: {error}"
-    retrial = next(v for v in rejudge(trial) if v.principle == SCALE)
-    helps = retrial.status == "healthy"
-    if _of_one_scale(model, trial):
-        remedy = "Its weights have the critical scale already, so something else is the cause: "
-    elif helps:
-        return (
-            "dgl_deepgnn.init.critical_(model, graph) mends it (tried on a copy)."
-            if not isinstance(model, DeepGNN)
-            else "Build it with init='critical', or call its reset_parameters() after that."
+    tried = []
+    for call, initialize in initializers.items():
+        trial = replicate(model)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                initialize(trial)
+        except DGLError as error:
+            tried.append(f"{call} refuses it: {str(error).rstrip('.')}.")
+            continue
+        if _of_one_scale(model, trial):
+            tried.append(f"Its weights have the scale of {call} already.")
+            continue
+        status = next(v.status for v in rejudge(trial) if v.principle == SCALE)
+        if status == "healthy":
+            if isinstance(model, DeepGNN):
+                how = (
+                    "Build it with init='critical'" if model.init != "critical" else "Draw it anew"
+                )
+                return f"{how}: reset_parameters() then mends it (tried on a copy)."
+            return " ".join([*tried, f"{call} mends it (tried on a copy)."])
+        tried.append(f"{call} does not mend it ({status}, tried on a copy).")
+    if ONLY_IN_TRAINING in verdict.message:
+        return " ".join([*tried, "Take less dropout, or none in front of so many layers."])
+    if verdict.status == "exploding":
+        cause = (
+            "residual connections that add up (divide each branch by the root of their number, or "
+            "start it at zero: dgl_deepgnn.init.fixup_), or sums over parallel branches"
         )
     else:
-        remedy = f"critical_(model, graph) alone does not mend it ({retrial.status}, tried on a "
-        remedy += "copy): "
-    if "In training mode" in verdict.message:
-        remedy += "dropout, if it is healthy without (lower it); "
-    if verdict.status == "exploding":
-        return remedy + (
-            "residual connections that add up (divide each branch by the root of their number, or "
-            "start it at zero: dgl_deepgnn.init.fixup_), or sums over parallel branches."
-        )
-    return remedy + "an activation other than ReLU, or what forward does between the layers."
+        cause = "the activation, or what else forward does between the layers"
+    return " ".join([*tried, f"Look for the cause elsewhere: {cause}."])
 
 
 def _of_one_scale(model: nn.Module, other: nn.Module) -> bool:

@@ -22,6 +22,7 @@ from dgl_deepgnn.diagnostics.verdicts import Verdict, judge, number
 from dgl_deepgnn.errors import DGLError
 from dgl_deepgnn.files import write_figure
 from dgl_deepgnn.graph import AnyGraph, as_graph, is_graph
+from dgl_deepgnn.init import critical_
 from dgl_deepgnn.nn import DeepGNN, ResGINConv, ResGraphConv, ResSAGEConv
 from dgl_deepgnn.theory import Family, Prediction, predict
 from dgl_deepgnn.wording import counted
@@ -246,7 +247,18 @@ def diagnose(
         raise DGLError("feat must be finite and not all zero: nothing could be told by such input.")
     if theory is None and isinstance(model, DeepGNN):
         theory = _theory(model, graph, feat, edge_weight)
-    if forward is None:
+    # What could mend the scale, as the caller would write it.
+    initializers: dict[str, Callable[[nn.Module], object]] = {
+        "critical_(model, graph)": lambda model: critical_(model, graph, edge_weight=edge_weight)
+    }
+    if forward is not None:
+        initializers["critical_(model, forward=forward)"] = lambda model: critical_(
+            model, forward=forward
+        )
+    else:
+        initializers["critical_(model, graph, feat)"] = lambda model: critical_(
+            model, given, feat, edge_weight=edge_weight
+        )
         arguments = (feat,) if edge_weight is None else (feat, edge_weight)
 
         def forward(model: nn.Module) -> Tensor:
@@ -272,7 +284,7 @@ def diagnose(
     with torch.random.fork_rng(range(torch.cuda.device_count())), torch.enable_grad():
         torch.manual_seed(seed)
         recorded = run(model, draws, reinitialize or shuffle)
-        verdicts = advise(_judge(recorded), model, graph, edge_weight, rejudge)
+        verdicts = advise(_judge(recorded), model, initializers, rejudge)
     first = recorded[0]
     return Diagnosis(
         [row.layer for row in first.rows],

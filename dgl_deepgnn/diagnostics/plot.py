@@ -68,17 +68,20 @@ def draw(
     )
     axes = figure.subplots(2, 2, sharex=True).flat
     for axis, (quantity, (title, wish)) in zip(axes, _PANELS.items(), strict=True):
-        _panel(axis, quantity, measured[quantity], None if theory is None else theory[quantity])
-        if quantity == "mean_square" and "training" in measured:
-            mean = measured["training"].mean(0)
-            axis.plot(mean, color="#bc4c00", lw=1.5, label="in training mode, with dropout")
+        _panel(
+            axis,
+            quantity,
+            measured[quantity],
+            None if theory is None else theory[quantity],
+            measured.get("training") if quantity == "mean_square" else None,
+        )
         axis.set_title(f"{title}\n", fontsize=11)
         axis.text(0.5, 1.015, wish, transform=axis.transAxes, ha="center", fontsize=9, color="0.35")
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(
         handles, labels, loc="upper center", bbox_to_anchor=(0.5, 1 - 0.45 / height), ncols=4
     )
-    y = below - 0.55
+    y = below - 0.75
     for verdict, message in zip(verdicts, messages, strict=True):
         color = _COLORS.get(verdict.status, "#b42318")
         near = " (near the threshold)" if verdict.near else ""
@@ -97,7 +100,13 @@ def draw(
     return figure
 
 
-def _panel(axis: Any, quantity: str, values: np.ndarray, theory: np.ndarray | None) -> None:
+def _panel(
+    axis: Any,
+    quantity: str,
+    values: np.ndarray,
+    theory: np.ndarray | None,
+    training: np.ndarray | None,
+) -> None:
     depth = np.arange(values.shape[1])
     finite = np.isfinite(values).all(axis=0)
     x, values = depth[finite], values[:, finite]
@@ -115,13 +124,17 @@ def _panel(axis: Any, quantity: str, values: np.ndarray, theory: np.ndarray | No
     )
     if theory is not None:
         axis.plot(depth, theory, color="black", ls="--", lw=1.3, label="theory")
+    shown = values.mean(0)
+    if training is not None:
+        axis.plot(training.mean(0), color="#bc4c00", lw=1.5, label="in training mode, with dropout")
+        shown = np.append(shown, training.mean(0)[np.isfinite(training).all(axis=0)])
     if quantity == "correlation":
         low = min(0.0, float(values.min(initial=0.0)))
         axis.set_ylim(low - 0.03, 1.03)
         axis.axhline(1, color="#b42318", lw=1)
-    elif (values.mean(0) > 0).any():
+    elif (shown > 0).any():
         axis.set_yscale("log")
-        _limit(axis, values.mean(0))
+        _limit(axis, shown)
     if quantity == "dirichlet":
         axis.set_ylim(top=4)
     axis.set_xlim(-0.02 * len(depth), len(depth) - 1 + 0.02 * len(depth))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from dgl_deepgnn.errors import DGLError
 from dgl_deepgnn.graph import AnyGraph, is_graph
+from dgl_deepgnn.init.hooks import is_dgl_convolution
 from dgl_deepgnn.nn import ResidualConv
 
 __all__ = [
@@ -206,9 +207,7 @@ def _losses(scores: Tensor) -> tuple[float, float]:
 
 def layers_of(module: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Module, bool]]:
     """Outermost modules that count as a layer, with their names and whether they convolve."""
-    is_conv = isinstance(module, ResidualConv) or any(
-        base.__module__.startswith("dgl.nn.pytorch.conv") for base in type(module).__mro__
-    )
+    is_conv = isinstance(module, ResidualConv) or is_dgl_convolution(module)
     if is_conv or any(p.dim() >= 2 for p in module.parameters(recurse=False)):
         yield path or type(module).__name__, module, is_conv
         return

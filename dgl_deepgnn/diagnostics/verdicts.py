@@ -19,6 +19,7 @@ SCALE, AGGREGATION, CONNECTIONS = (
     "residual aggregation",
     "residual connections",
 )
+ONLY_IN_TRAINING = "Without dropout it would be healthy."
 _RESAMPLES = 1000
 _DOUBT = 0.01  # share of the resamples that may disagree
 
@@ -108,6 +109,8 @@ def _judge_scale(means: dict[str, np.ndarray], draws: np.ndarray, widths: np.nda
     if "training" in means:
         in_training = _scale_statuses(means["training"][:, start:], gradient)
         message += f" In training mode, with dropout, it goes {_path(means['training'][0])}."
+        if statuses[0] == "healthy" != in_training[0]:
+            message += f" {ONLY_IN_TRAINING}"
         statuses = np.where(statuses == "healthy", in_training, statuses)
     return _verdict(SCALE, statuses, message + _spread(draws, widths))
 
@@ -153,8 +156,8 @@ def _gradient_ratio(sensitivity: np.ndarray) -> tuple[np.ndarray, str]:
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         ratio = sensitivity[:, acting[0]] / sensitivity[:, acting[-1]]
     return ratio, (
-        "; a relative change of the first layer's weights moves the output with "
-        f"{number(ratio[0])} times the square of one in the last layer's"
+        f"; for relative changes of the weights, the first layer's squared gradient is "
+        f"{number(ratio[0])} times the last one's"
     )
 
 

@@ -62,7 +62,10 @@ def test_status_by_gradient(first: float, status: str) -> None:
 def test_training_mode_is_judged_too() -> None:
     training = np.atleast_2d(1.5 ** np.arange(ROWS))
     verdict = scale(np.ones(ROWS), training=training)
-    assert verdict.status == "exploding" and "In training mode" in verdict.message
+    assert verdict.status == "exploding"
+    assert "Without dropout it would be healthy" in verdict.message
+    level = scale(training, training=training)
+    assert level.status == "exploding" and "Without dropout" not in level.message
 
 
 def draws_at(log_change: float, spread: float, seed: int, draws: int = 10) -> np.ndarray:
