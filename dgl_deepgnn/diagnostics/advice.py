@@ -79,15 +79,16 @@ def _by_scale(
         if _of_one_scale(model, trial):
             tried.append(f"Its weights have the scale of {call} already.")
             continue
-        status = next(v.status for v in rejudge(trial) if v.principle == SCALE)
-        if status == "healthy":
+        retrial = next(v for v in rejudge(trial) if v.principle == SCALE)
+        if retrial.status == "healthy":
             if isinstance(model, DeepGNN):
                 how = (
                     "Build it with init='critical'" if model.init != "critical" else "Draw it anew"
                 )
                 return f"{how}: reset_parameters() then mends it (tried on a copy)."
-            return " ".join([*tried, f"{call} mends it (tried on a copy)."])
-        tried.append(f"{call} does not mend it ({status}, tried on a copy).")
+            just = ", just" if retrial.near else ""
+            return " ".join([*tried, f"{call} mends it{just} (tried on a copy)."])
+        tried.append(f"{call} does not mend it ({retrial.status}, tried on a copy).")
     if ONLY_IN_TRAINING in verdict.message:
         return " ".join([*tried, "Take less dropout, or none in front of so many layers."])
     if verdict.status == "exploding":

@@ -182,7 +182,7 @@ def test_reinitialize_draws_every_network(karate: dgl.DGLGraph, feat: torch.Tens
     [
         (UserGNN(dgl.nn.GraphConv, 32), ["vanishing", "oversmoothed", "oversmoothed"]),
         (
-            UserGNN(lambda a, b: dgl.nn.SAGEConv(a, b, "mean"), 32),
+            UserGNN(lambda a, b: dgl.nn.SAGEConv(a, b, "mean"), 64),
             ["exploding", "oversmoothed", "oversmoothed"],
         ),
         (

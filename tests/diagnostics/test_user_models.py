@@ -214,7 +214,9 @@ def test_dropout_in_forward_is_seen(graph: DGLGraph, feat: Tensor) -> None:
     assert growth > 1e2
     assert scale(result).status == "exploding", str(result)
     message = scale(result).message
-    assert "Without dropout it would be healthy" in message and "Take less dropout" in message
+    assert "Without dropout it would be healthy" in message
+    # Scaled for training, the network falls in evaluation: by the draw, too far or just not.
+    assert "Take less dropout" in message or "critical_(model, graph, feat) mends it" in message
     # Drawn anew it has the same scale; only what is measured in training mode sees the dropout.
     assert "scale of critical_(model, graph) already" in message
     plain = diagnose(critical_(Dropped(32, 0.0), graph), graph, feat, draws=6)
