@@ -228,6 +228,7 @@ def as_gin(**changes: Any) -> Callable[[dict[str, Any]], object]:
         data(splits=0),
         data(target="binary"),
     ],
+    ids=lambda _: "case",  # their addresses differ from process to process
 )
 def test_a_config_that_makes_no_sense(change: Any, publisher: Any, tmp_path: Path) -> None:
     graph = dgl.graph(([0, 1], [0, 1]))
@@ -300,6 +301,7 @@ def test_a_record_that_makes_no_sense(accuracy: Any, publisher: Any) -> None:
             {f"file{i}": entry["files"]["config.json"] for i in range(10_000)}
         ),
     ],
+    ids=lambda _: "case",  # their addresses differ from process to process
 )
 def test_an_index_that_makes_no_sense(
     change: Any, publisher: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any
