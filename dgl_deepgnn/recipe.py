@@ -251,8 +251,22 @@ class Recipe(_Section):
         return self
 
     def to_yaml(self) -> str:
-        """YAML that loads to the same recipe, every default written out."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+        """YAML that loads to the same recipe, every default written out.
+
+        Raises
+        ------
+        RecipeError
+            If it would be longer, or nested deeper, than what is read: a recipe made in Python
+            has no bounds of its own.
+        """
+        text = yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+        try:
+            if len(text.encode()) > MAX_BYTES:
+                raise StrictYAMLError(f"written out, it has more than {MAX_BYTES:,} bytes")
+            read_yaml(text)
+        except StrictYAMLError as error:
+            raise RecipeError(f"recipe {self.name}: {error}.") from None
+        return text
 
 
 def list_recipes() -> list[str]:

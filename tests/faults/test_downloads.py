@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import os
@@ -407,6 +408,16 @@ def test_junk_anywhere_is_an_error_for_people(
 
 
 # Time
+
+
+def test_a_compressed_answer_is_not_unpacked(server: Any) -> None:
+    """A bomb in a bomb: a megabyte that stands for a terabyte."""
+    once = gzip.compress(bytes(10**8))
+    content = gzip.compress(once * 20)
+    head = f"HTTP/1.1 200 OK\r\nContent-Encoding: gzip, gzip\r\nContent-Length: {len(content)}"
+    server.faults["/index.json"] = answer(f"{head}\r\n\r\n".encode() + content)
+    with pytest.raises(ZooError, match="compressed"):
+        list_pretrained(zoo=server.address)
 
 
 def drip(handler: Any) -> None:

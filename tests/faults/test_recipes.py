@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import sys
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 from dgl_deepgnn.cli.commands import run
 from dgl_deepgnn.errors import UserError
 from dgl_deepgnn.hub import publish
-from dgl_deepgnn.recipe import Recipe, RecipeError, load_recipe
+from dgl_deepgnn.recipe import DataSection, Recipe, RecipeError, load_recipe
 from dgl_deepgnn.speedup import measure_speedup
 from dgl_deepgnn.training import train
 
@@ -171,6 +172,14 @@ def test_scraps_are_an_error_for_people(text: str) -> None:
         load_recipe("scraps.yaml")
     except UserError as error:
         assert str(error).replace("\n", "").isprintable()
+
+
+@pytest.mark.parametrize("value", [list(range(50_000)), json.loads("[" * 60 + "]" * 60)])
+def test_a_recipe_that_could_not_be_read_again_is_not_trained(value: Any) -> None:
+    recipe = load_recipe(write(KARATE))
+    recipe.data = DataSection(name="python:x:y", options={"value": value})
+    with pytest.raises(RecipeError, match=r"more than"):
+        recipe.to_yaml()
 
 
 # Code
