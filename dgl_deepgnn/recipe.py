@@ -243,6 +243,19 @@ class Recipe(_Section):
     training: TrainingSection
     seeds: list[Seed] = Field([0], min_length=1, max_length=1000)
     speedup: SpeedupSection = SpeedupSection()
+    changed: list[str] = Field([], max_length=1000, exclude=True)
+    """What was set of the network, of which the name says nothing; see `load_recipe`."""
+
+    @property
+    def title(self) -> str:
+        """Name under which results are reported.
+
+        Examples
+        --------
+        >>> load_recipe("resgcn64.digits", ["model.num_layers=16"]).title
+        'resgcn64.digits, changed: model.num_layers=16'
+        """
+        return f"{self.name}, changed: {', '.join(self.changed)}" if self.changed else self.name
 
     @model_validator(mode="after")
     def _check(self) -> Recipe:
@@ -259,7 +272,10 @@ class Recipe(_Section):
             If it would be longer, or nested deeper, than what is read: a recipe made in Python
             has no bounds of its own.
         """
-        text = yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+        content = self.model_dump(mode="json")
+        if self.changed:
+            content["changed"] = self.changed
+        text = yaml.safe_dump(content, sort_keys=False)
         try:
             if len(text.encode()) > MAX_BYTES:
                 raise StrictYAMLError(f"written out, it has more than {MAX_BYTES:,} bytes")
@@ -291,6 +307,7 @@ def load_recipe(source: str | Path, overrides: Mapping[str, Any] | Sequence[str]
         the key ``extends`` (a name, or a path relative to the file) starts from that one.
     overrides : dict or list of str
         Values to set, by dotted key: ``{"model.num_layers": 256}`` or ``["model.num_layers=256"]``.
+        Where they make another network but set no other name, `Recipe.changed` lists how.
 
     Returns
     -------
@@ -318,17 +335,22 @@ def load_recipe(source: str | Path, overrides: Mapping[str, Any] | Sequence[str]
         overrides = [overrides]
     if not isinstance(overrides, Mapping):
         overrides = dict(parse_override(text) for text in overrides)
+    before = copy.deepcopy(content)
     for key, value in overrides.items():
         _set(content, key, value)
     try:
-        return Recipe.model_validate(content)
+        recipe = Recipe.model_validate(content)
     except ValidationError as error:
         raise RecipeError(f"{where}: {_explain(error)}") from None
+    if overrides:
+        recipe.changed = [] if "name" in overrides else _changed(before, recipe)
+    return recipe
 
 
 def json_schema() -> str:
     """JSON Schema of recipes, as ``recipes/schema.json`` holds it for editors."""
     schema = Recipe.model_json_schema()
+    del schema["properties"]["changed"]  # not for people to write
     schema["properties"]["extends"] = {
         "type": "string",
         "description": "A recipe (name or path) to start from.",
@@ -416,6 +438,30 @@ def parse_override(text: str, flag: str = "--set") -> tuple[str, Any]:
         return key.strip(), read_yaml(value)
     except StrictYAMLError as error:
         raise RecipeError(f"{flag} {text}: {error}.") from None
+
+
+def _changed(before: dict[str, Any], recipe: Recipe) -> list[str]:
+    """What differs in the network from a recipe's content before it was overridden."""
+    try:
+        base = Recipe.model_validate({**before, "training": recipe.training.model_dump()})
+    except ValidationError:  # it became a recipe only by what was set
+        return recipe.changed
+    old, new = (_flat("model", some.model.model_dump(mode="json")) for some in (base, recipe))
+    changed = {entry.partition("=")[0]: entry for entry in base.changed}
+    for key in sorted({*old, *new}):
+        if old.get(key) != new.get(key):
+            text = yaml.safe_dump(new.get(key), default_flow_style=True).partition("\n")[0]
+            changed[key] = f"{key}={text}"
+    return list(changed.values())
+
+
+def _flat(prefix: str, content: dict[str, Any]) -> dict[str, Any]:
+    """Values by dotted key."""
+    values: dict[str, Any] = {}
+    for key, value in content.items():
+        name = f"{prefix}.{key}"
+        values |= _flat(name, value) if isinstance(value, dict) else {name: value}
+    return values
 
 
 def _set(content: dict[str, Any], key: str, value: Any) -> None:

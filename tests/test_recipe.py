@@ -531,3 +531,30 @@ def test_unicode_path(tmp_path: Path) -> None:
     assert load_recipe(file).name == "r1"
     with pytest.raises(RecipeError, match=r"name: .*got 'é'"):
         load_recipe(write(tmp_path / "é.yaml", SMALL))
+
+
+def test_another_network_is_reported_under_another_name(tmp_path: Path) -> None:
+    recipe = load_recipe("resgcn64.digits", ["model.num_layers=16", "model.residual=null"])
+    assert recipe.title == "resgcn64.digits, changed: model.num_layers=16, model.residual=null"
+    assert recipe.name == "resgcn64.digits"  # of its run folder
+    (tmp_path / "again.yaml").write_text(recipe.to_yaml())
+    again = load_recipe(tmp_path / "again.yaml")
+    assert again == recipe
+    third = load_recipe(
+        tmp_path / "again.yaml", ["model.num_layers=8", "model.options={norm: left}"]
+    )
+    assert third.title == (
+        "resgcn64.digits, changed: model.num_layers=8, model.residual=null, model.options.norm=left"
+    )
+    for overrides in (
+        [],
+        ["training.epochs=3", "seeds=[4]"],  # the same network
+        ["model.num_layers=64"],  # nothing new
+        ["model.num_layers=16", "name=mine"],
+    ):
+        recipe = load_recipe("resgcn64.digits", overrides)
+        assert recipe.title == recipe.name
+        assert "changed" not in recipe.to_yaml()
+    (tmp_path / "half.yaml").write_text("data: {name: karate}\nmodel: {}\n")
+    both = load_recipe(tmp_path / "half.yaml", ["training.epochs=3", "model.hidden_feats=8"])
+    assert both.title == "half, changed: model.hidden_feats=8"

@@ -165,9 +165,10 @@ def diagnose_command(
     path = output or new_folder(Path("runs"), f"{loaded.name}.diagnosis")
     with make_folder(path) as draft:
         result.plot(draft / "diagnosis.png")
-        write_json(draft / "diagnosis.json", result.to_dict())
-    text = f"{result.table()}\nPlot and figures: {path}"
-    _print(text, {"folder": str(path), **result.to_dict()}, as_json)
+        write_json(draft / "diagnosis.json", {"recipe": loaded.title, **result.to_dict()})
+    text = f"{loaded.title}\n\n{result.table()}\nPlot and figures: {path}"
+    content = {"folder": str(path), "recipe": loaded.title, **result.to_dict()}
+    _print(text, content, as_json)
 
 
 recipes = typer.Typer(help="List and show recipes.", invoke_without_command=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import textwrap
 import warnings
 from enum import StrEnum
 from pathlib import Path
@@ -13,12 +14,15 @@ import typer
 
 from dgl_deepgnn import hub
 from dgl_deepgnn.errors import UserError
-from dgl_deepgnn.hub.index import Entry
+from dgl_deepgnn.hub.index import Entry, Ratio
 from dgl_deepgnn.recipe import parse_override
 from dgl_deepgnn.speedup.report import describe_ratio
 from dgl_deepgnn.wording import counted, printable
 
-__all__ = ["AllowCode", "add_commands", "models_table", "print_warning"]
+__all__ = ["AllowCode", "add_commands", "models_list", "models_table", "print_warning"]
+
+NAME_WIDTH = 26
+"""Of the names in a list: what 80 columns leave."""
 
 Name = Annotated[str, typer.Argument(help="A model's name, see `dgl-deepgnn models`.")]
 Zoo = Annotated[
@@ -111,8 +115,13 @@ def models_command(
         index.entry(pattern, place.location)  # an unknown name raises, with the nearest one
     entries = {name: index.models[name] for name in index.names(pattern)}
     content = {name: entry.model_dump(mode="json") for name, entry in entries.items()}
-    if entries:
-        text = models_table(entries, markdown)
+    if markdown and entries:
+        text = models_table(entries)
+    elif list(entries) == [pattern]:
+        lines = _facts(pattern, entries[pattern]).items()
+        text = "\n".join(f"{key:26}  {value}" for key, value in lines)
+    elif entries:
+        text = models_list(entries)
     elif index.models:
         text = f"{place.location}: no such model."
     else:
@@ -185,25 +194,64 @@ def predict_command(
     )
 
 
-def models_table(entries: dict[str, Entry], markdown: bool = False) -> str:
-    """Table of models: result, depth, size, speed-up."""
-    pairs = list(dict.fromkeys(pair for entry in entries.values() for pair in entry.speedup))
-    header = ["model", "test metric", "mean", "std", "seeds", "depth", "parameters", "size"]
-    rows = [[*header, *[f"speed-up {pair}" for pair in pairs]]]
+def models_table(entries: dict[str, Entry]) -> str:
+    """Markdown table of models: result, depth, size, speed-up."""
+    facts = [_facts(name, entry) for name, entry in entries.items()]
+    header = list(dict.fromkeys(key for row in facts for key in row))
+    cells = [[row.get(key, "-") for key in header] for row in facts]
+    rows = [header, ["---"] * len(header), *cells]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def models_list(entries: dict[str, Entry]) -> str:
+    """The same for a terminal of 80 columns, without intervals; a long name has its own line."""
+    pairs = list(dict.fromkeys(pair for entry in entries.values() for pair in entry.speedup))[:2]
+    rows = [["model", "metric", "mean", "std", "MB", *pairs]]
     for name, entry in entries.items():
         row = [name, entry.metric, f"{entry.mean:.4f}"]
-        row += ["-" if entry.std is None else f"{entry.std:.4f}", str(entry.n)]
-        row += [str(entry.depth), f"{entry.parameters:,}", f"{entry.size / 1e6:.2f} MB"]
-        for pair in pairs:
-            ratio = entry.speedup.get(pair)
-            row.append("-" if ratio is None else describe_ratio(ratio.model_dump()))
+        row += ["-" if entry.std is None else f"{entry.std:.4f}", f"{entry.size / 1e6:.2f}"]
+        row += [_short(entry.speedup.get(pair)) for pair in pairs]
         rows.append(row)
-    if markdown:
-        rows.insert(1, ["---"] * len(rows[0]))
-        return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    # A heading stands on as many lines as it needs beside its column.
+    heads = [textwrap.wrap(cell, max(len(cell.split()[0]), 8)) for cell in rows[0]]
+    most = max(map(len, heads))
+    filled = [[""] * (most - len(head)) + head for head in heads]
+    rows[:1] = map(list, zip(*filled, strict=True))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in rows]
-    return "\n".join(line.rstrip() for line in lines)
+    widths[0] = min(widths[0], NAME_WIDTH)
+    lines = []
+    for name, *cells in rows:
+        values = "  ".join(c.ljust(w) for c, w in zip(cells, widths[1:], strict=True))
+        if len(name) > widths[0]:
+            lines.append(name)
+            name = ""
+        lines.append(f"{name:{widths[0]}}  {values}".rstrip())
+    lines.append("\nRight: speed-ups to the first target. `dgl-deepgnn models NAME` says more.")
+    return "\n".join(lines)
+
+
+def _facts(name: str, entry: Entry) -> dict[str, str]:
+    """What a listing says of a model, in words."""
+    return {
+        "model": name,
+        "test metric": entry.metric,
+        "mean": f"{entry.mean:.4f}",
+        "std": "-" if entry.std is None else f"{entry.std:.4f}",
+        "seeds": str(entry.n),
+        "depth": str(entry.depth),
+        "parameters": f"{entry.parameters:,}",
+        "size": f"{entry.size / 1e6:.2f} MB",
+        **{
+            f"speed-up {pair}": describe_ratio(ratio.model_dump())
+            for pair, ratio in entry.speedup.items()
+        },
+    }
+
+
+def _short(ratio: Ratio | None) -> str:
+    if ratio is None or ratio.ratio is None:
+        return "-"
+    return describe_ratio(ratio.model_dump()).partition(" (")[0]
 
 
 def print_warning(message: Warning | str, *_: Any, **__: Any) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 import re
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from dgl_deepgnn.data.preparation import FEATURE_TRANSFORMS, transform_features
 from dgl_deepgnn.data.task_data import TaskData
-from dgl_deepgnn.errors import DGLError
+from dgl_deepgnn.errors import DGLError, UserError
 from dgl_deepgnn.graph import dgl
 from dgl_deepgnn.options import checked_option
 from dgl_deepgnn.registry import Registry, did_you_mean, load_plugins
@@ -153,12 +154,33 @@ def load_data(name: str, /, **options: Any) -> TaskData:
             f"Allowed: {', '.join(FEATURE_TRANSFORMS)}."
         )
     options = {**options, **_checked(name, loader.load, options)}
-    task = loader.load(*arguments, **options)
+    task = _load(name, loader, arguments, options)
     graphs, record = transform_features(task, features)
     # A task that was loaded by name is raw to who scales it again, say in a function of python:.
     preparation = None if "features" in task.info else task.info.get("preparation")
     facts = {**task.info, "options": options, "preparation": preparation, "features": record}
     return replace(task, name=name, graphs=graphs, info=facts)
+
+
+def _load(
+    name: str, loader: Loader, arguments: tuple[str, ...], options: dict[str, Any]
+) -> TaskData:
+    """What a loader returns; whatever else it raises is an error that names it."""
+    try:
+        return loader.load(*arguments, **options)
+    except (DGLError, UserError, MemoryError):
+        raise
+    except Exception as error:
+        raise DGLError(
+            f"Data set {name!r} cannot be loaded: its loader {_place(error)} raised "
+            f"{type(error).__name__}: {error}."
+        ) from error
+
+
+def _place(error: Exception) -> str:
+    """Where an error was raised."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"({last.filename}, line {last.lineno})"
 
 
 def _checked(name: str, load: Load, options: dict[str, Any]) -> dict[str, Any]:

@@ -142,6 +142,8 @@ def task_from_graphs(
     labels = read(LABELS)
     if labels is None:
         raise DGLError(f"Data set {name!r} has no {level} labels (under 'label' or 'labels').")
+    if len(labels) == 0:
+        raise DGLError(f"Data set {name!r} has no {level}s: there is nothing to learn.")
     labels, target = _as_target(name, labels, target)
     if target == "multiclass":
         outputs = int(labels.max()) + 1

@@ -212,8 +212,8 @@ def prepare(
     Raises
     ------
     DGLError
-        If the graph is heterogeneous, a batch or has no nodes, or features are missing, not
-        finite, of another width or without a column.
+        If the graph is heterogeneous or a batch, or features are missing, not finite, of
+        another width or without a column.
 
     Examples
     --------
@@ -251,11 +251,9 @@ def checked_features(graph: AnyGraph, widths: Mapping[str, int], where: str) -> 
     Raises
     ------
     DGLError
-        If there are no nodes, or features are missing, not finite or of another width.
+        If features are missing, not finite or of another width.
     """
     graph = graph.local_var()
-    if graph.num_nodes() == 0:
-        raise DGLError(f"{where} has no nodes.")
     for kind, width in widths.items():
         name = f"{kind[0]}data"
         frame = getattr(graph, name)
@@ -304,6 +302,8 @@ def transform_features(
     graphs = [apply_scaling(graph, record) for graph in task.graphs]
     for kind, entry in record.items():
         feat = known(graphs, kind)
+        if len(feat) == 0:  # no edges, say
+            continue
         low, high = (ends.tolist() for ends in (feat.amin(dim=0), feat.amax(dim=0)))
         entry.update(low=[_short(value) for value in low], high=[_short(value) for value in high])
         entry["rms"] = _short(float(feat.square().mean().sqrt()))

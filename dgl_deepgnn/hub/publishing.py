@@ -219,7 +219,17 @@ def _folder_to_write(zoo: str | Path | None) -> FolderZoo:
 
 
 def _check_name(recipe: Recipe) -> None:
-    """Refuse a packaged recipe's name for what was trained by another recipe."""
+    """Refuse a recipe's name for what was trained by another recipe."""
+    _check_packaged(recipe)
+    if recipe.changed:
+        raise ZooError(
+            f"The run is of another network than the name {recipe.name} stands for: "
+            f"{', '.join(recipe.changed)} was set. Give it a name of its own: train ... --set "
+            "name=NAME (and speedup likewise)."
+        )
+
+
+def _check_packaged(recipe: Recipe) -> None:
     if recipe.name not in list_recipes():
         return
     packaged = load_recipe(recipe.name)

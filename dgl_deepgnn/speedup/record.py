@@ -356,7 +356,7 @@ class _Trials:
             for base in (STOCK, USUAL)
         }
         return {
-            "recipe": self.folder.recipe.name,
+            "recipe": self.folder.recipe.title,
             "date": time.strftime("%Y-%m-%d"),
             "budget": budget,
             "targets": [round(target, 6) for target in self.targets],

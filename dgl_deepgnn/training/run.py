@@ -178,7 +178,7 @@ def _train_seed(
     bar = tqdm(
         total=trainer.total_epochs,
         initial=trainer.epoch,
-        desc=f"{recipe.name} seed {seed}",
+        desc=f"{recipe.title} seed {seed}",
         unit="epoch",
         disable=not progress,
     )
@@ -256,7 +256,7 @@ def _finish(folder: RunFolder, data: TaskData) -> None:
     folder.write(
         "summary.json",
         {
-            "recipe": recipe.name,
+            "recipe": recipe.title,
             "metric": name,
             "parameters": sum(p.numel() for p in trainer.model.parameters()),
             "best_seed": best["seed"],
@@ -275,7 +275,7 @@ def plot_run(path: Path, folder: RunFolder) -> None:
     """Draw the training loss of a run's seeds by step, into a PNG file."""
     plot_losses(
         path,
-        f"{folder.recipe.name}: training loss by step",
+        f"{folder.recipe.title}: training loss by step",
         {
             seed: [loss for line in folder.metrics(seed) for loss in line["step_losses"]]
             for seed in folder.recipe.seeds

@@ -205,7 +205,7 @@ class Trainer:
         if self.recipe.optimizer.clip_norm is None:
             advice.append("optimizer.clip_norm: 1.0")
         return (
-            f"of {self.recipe.name}, seed {self.seed}; the first value that is not finite stands "
+            f"of {self.recipe.title}, seed {self.seed}; the first value that is not finite stands "
             f"in {layer}. "
             f"Try {', or '.join(advice)}."
         )

@@ -193,7 +193,7 @@ class _Tuning:
                 ranked = sorted(scores, key=lambda power: scores[power])
                 if math.isinf(scores[ranked[0]]):
                     raise UserError(
-                        f"{self.folder.recipe.name} diverges at every learning rate from "
+                        f"{self.folder.recipe.title} diverges at every learning rate from "
                         f"{RATIO ** min(scores):.2g} to {RATIO ** max(scores):.2g}: look at "
                         "`dgl-deepgnn diagnose`."
                     )
@@ -210,7 +210,7 @@ class _Tuning:
                 )
                 powers = ranked[: -(-len(ranked) // KEPT)]
         return {
-            "recipe": self.folder.recipe.name,
+            "recipe": self.folder.recipe.title,
             "lr": _rate(powers[0]),
             **self.settings,
             "budget": self.budget,

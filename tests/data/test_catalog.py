@@ -118,3 +118,14 @@ def test_option_written_as_text_is_converted() -> None:
         load_data("csbm", signal="1e-1").fingerprint()
         == load_data("csbm", signal=0.1).fingerprint()
     )
+
+
+def test_a_loaders_own_exception_names_it():
+    @register_dataset("broken")
+    def broken(share: float = 0.0):
+        return 1 / share
+
+    with pytest.raises(DGLError, match=r"'broken' .*test_catalog\.py, line \d+\) raised "):
+        load_data("broken")
+    with pytest.raises(DGLError, match=r"ZeroDivisionError: .*division by zero"):
+        load_data("broken")

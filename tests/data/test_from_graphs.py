@@ -135,3 +135,14 @@ def test_heterogeneous_graphs_are_refused():
     graph = dgl.heterograph({("user", "likes", "film"): ([0], [0])})
     with pytest.raises(DGLError, match="heterogeneous"):
         build([graph])
+
+
+@pytest.mark.parametrize("level", ["node", "edge"])
+def test_graphs_without_items(level):
+    graph = dgl.graph(([], []))
+    for frame, width in ((graph.ndata, 3), (graph.edata, 1)):
+        frame["feat"] = torch.zeros(0, width)
+    frame = graph.ndata if level == "node" else graph.edata
+    frame["label"] = torch.zeros(0, dtype=torch.long)
+    with pytest.raises(DGLError, match=f"'mine' has no {level}s"):
+        build([graph])

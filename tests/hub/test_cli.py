@@ -10,7 +10,8 @@ import torch
 import typer
 from typer.testing import CliRunner
 
-from dgl_deepgnn.cli.zoo import add_commands
+from dgl_deepgnn import hub
+from dgl_deepgnn.cli.zoo import add_commands, models_list
 from dgl_deepgnn.data import load_data
 from dgl_deepgnn.hub import ZooError
 
@@ -45,6 +46,9 @@ def test_publish_list_download_evaluate_predict(
     call("publish", run, "--zoo", zoo, "--replace", "--speedup", f"{run}.speedup")
     listed = call("models", "tiny*", "--zoo", zoo)
     assert NAME in listed
+    assert "vs usual" in listed and "practice" in listed
+    one = call("models", NAME, "--zoo", zoo)
+    assert "depth                       3" in one and "seeds                       2" in one
     assert "no such model" in call("models", "huge*", "--zoo", zoo)
     (tmp_path / "empty").mkdir()
     assert "is empty" in call("models", "--zoo", tmp_path / "empty")
@@ -88,3 +92,16 @@ def test_a_metric_that_differs_is_exit_code_1(
     file.write_text(json.dumps(content))
     reindex(zoo)
     assert "DIFFERS from the record" in call("evaluate", NAME, "--zoo", zoo, code=1)
+
+
+def test_a_list_fits_80_columns() -> None:
+    """The packaged models, and names as long as the index allows."""
+    entries = dict(hub.open_zoo().index().models)
+    known = list(entries)
+    entries["m" * 100] = entries[known[0]]
+    lines = models_list(entries).splitlines()
+    assert max(len(line) for line in lines if not line.startswith("mmm")) <= 80
+    assert "m" * 100 in lines
+    for name in known:
+        (line,) = [line for line in lines if line.startswith(f"{name} ")]
+        assert f"{entries[name].mean:.4f}" in line

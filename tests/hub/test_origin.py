@@ -170,6 +170,19 @@ def test_a_file_of_graphs(
             predict("mine", tmp_path / "odd.bin", tmp_path / "odd.csv", tmp_path / "zoo")
 
 
+@pytest.mark.parametrize("level", ["node", "graph"])
+def test_one_graph_without_nodes(level: str, enter: Any, tmp_path: Path) -> None:
+    graphs, labels = graphs_of(level, "floats")
+    empty = dgl.graph(([], []))
+    empty.ndata["feature"], empty.edata["feat"] = torch.zeros(0, 3), torch.zeros(0, 2)
+    if level == "node":
+        empty.ndata["label"] = torch.zeros(0, dtype=torch.long)
+    graphs[2] = empty
+    dgl.save_graphs(str(tmp_path / "mine.bin"), graphs, labels)
+    data = load_data(f"file:{tmp_path / 'mine.bin'}", bidirected=True, features="standardize")
+    check(data, graphs, labels, enter, tmp_path)
+
+
 @pytest.mark.parametrize("bidirected", [True, False])
 def test_a_csv_folder(bidirected: bool, enter: Any, tmp_path: Path) -> None:
     pytest.importorskip("pandas", reason="DGL reads CSV files with pandas")

@@ -357,3 +357,11 @@ def test_an_error_is_undone_at_once(run: Path, zoo: Path, monkeypatch: pytest.Mo
     with pytest.raises(ZooError, match="No space left"):
         publish(run, zoo=zoo, replace=True, dtype="fp16")
     assert snapshot(zoo) == before
+
+
+def test_another_network_needs_another_name(my_run: Path, tmp_path: Path) -> None:
+    text = RunFolder.open(my_run).recipe.to_yaml()
+    edit_recipe(my_run, f"{text}changed: [model.num_layers=3]\n")
+    with pytest.raises(ZooError, match=r"another network .*num_layers=3 was set.*name=NAME"):
+        publish(my_run, zoo=tmp_path / "zoo")
+    assert not (tmp_path / "zoo").exists()
