@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from dgl_deepgnn.diagnostics.advice import advise
 from dgl_deepgnn.diagnostics.plot import draw
@@ -283,6 +284,10 @@ def diagnose(
 
     with torch.random.fork_rng(range(torch.cuda.device_count())), torch.enable_grad():
         torch.manual_seed(seed)
+        if any(map(is_lazy, model.parameters())):
+            model = replicate(model)
+            with torch.no_grad():
+                forward(model)  # it gives every weight its shape
         recorded = run(model, draws, reinitialize or shuffle)
         verdicts = advise(_judge(recorded), model, initializers, rejudge)
     first = recorded[0]

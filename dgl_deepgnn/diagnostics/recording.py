@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from dgl_deepgnn.errors import DGLError
 from dgl_deepgnn.graph import AnyGraph, is_graph
@@ -208,7 +209,8 @@ def _losses(scores: Tensor) -> tuple[float, float]:
 def layers_of(module: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Module, bool]]:
     """Outermost modules that count as a layer, with their names and whether they convolve."""
     is_conv = isinstance(module, ResidualConv) or is_dgl_convolution(module)
-    if is_conv or any(p.dim() >= 2 for p in module.parameters(recurse=False)):
+    holds_matrix = any(p.dim() >= 2 for p in module.parameters(recurse=False))
+    if is_conv or holds_matrix or is_parametrized(module):
         yield path or type(module).__name__, module, is_conv
         return
     for name, child in module.named_children():

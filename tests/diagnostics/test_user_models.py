@@ -203,6 +203,39 @@ def test_model_that_cannot_be_copied_is_named(graph: DGLGraph, feat: Tensor) -> 
         diagnose(model, graph, feat)
 
 
+# --- weights that are not plain parameters ---
+
+
+class Linears(nn.Module):
+    def __init__(self, make: Any, depth: int = 5) -> None:
+        super().__init__()
+        self.linears = nn.ModuleList(make() for _ in range(depth))
+
+    def forward(self, graph: DGLGraph, h: Tensor) -> Tensor:
+        for linear in self.linears:
+            h = torch.relu(linear(h))
+        return h
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: nn.LazyLinear(64),
+        lambda: nn.utils.parametrizations.weight_norm(nn.Linear(64, 64)),
+        lambda: nn.utils.weight_norm(nn.Linear(64, 64)),
+    ],
+    ids=["lazy", "parametrized", "weight norm"],
+)
+@pytest.mark.filterwarnings("ignore")  # lazy modules and the older weight norm are on their way out
+def test_lazy_and_parametrized_layers(make: Any, graph: DGLGraph, feat: Tensor) -> None:
+    model = Linears(make)
+    lazy = nn.parameter.is_lazy(next(model.parameters()))
+    result = diagnose(model, graph, feat, draws=2)
+    assert result.layers == [*(f"linears.{i}" for i in range(5)), "output"]
+    assert np.isfinite(result.measured["gradient"][:, :5]).all()
+    assert nn.parameter.is_lazy(next(model.parameters())) == lazy
+
+
 # --- training and evaluation mode ---
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -597,7 +598,8 @@ def _train_in_parallel(rank: int, folder: str) -> None:
         del parallel
     if rank == 0:
         torch.save(gradients, f"{folder}/gradients.pt")
-    torch.distributed.destroy_process_group()
+    torch.distributed.barrier()
+    os._exit(0)  # an orderly end aborts at times, in one of gloo's threads
 
 
 def test_checkpointing_under_data_parallel(tmp_path: Path) -> None:
