@@ -22,6 +22,7 @@ from dgl_deepgnn.files import (
     load_tensors,
     make_folder,
     read_json,
+    read_limited,
     read_lines,
     save_tensors,
     write_json,
@@ -212,3 +213,21 @@ def test_a_limit_of_size_names_the_file_and_leaves_the_old_one(tmp_path: Path) -
     assert json.loads(file.read_text()) == {"old": 1}
     assert read_lines(log, "p") == [{"epoch": 1}]
     assert {path.name for path in tmp_path.iterdir()} == {"a.json", "log"}
+
+
+# --- files of somebody else ---
+
+
+def test_a_limited_read_is_all_or_an_error(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(b"x" * 10)
+    assert read_limited(file, 10) == b"x" * 10
+    with pytest.raises(UserError, match="larger than the 9 bytes"):
+        read_limited(file, 9)
+    with pytest.raises(UserError, match="a directory, not a plain file"):
+        read_limited(tmp_path, 10)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match="a device or pipe"):
+        read_limited(tmp_path / "pipe", 10)
+    with pytest.raises(FileNotFoundError):
+        read_limited(tmp_path / "absent", 10)

@@ -23,9 +23,9 @@ class ZooError(UserError):
 
 
 def explain(error: ValidationError) -> str:
-    """All problems of a file's content in one line, each with its key."""
+    """First problems of a file's content in one line, each with its key."""
     problems = []
-    for detail in error.errors():
+    for detail in error.errors(include_url=False, include_context=False, include_input=False)[:10]:
         key = ".".join(map(str, detail["loc"])) or "the whole"
         text = detail["msg"].removeprefix("Value error, ").rstrip(".")
         what = "unknown key" if detail["type"] == "extra_forbidden" else text

@@ -27,6 +27,7 @@ __all__ = [
     "CONFIG",
     "FORMAT",
     "INDEX",
+    "MAX_INDEX",
     "MAX_JSON",
     "METRICS",
     "WEIGHTS",
@@ -42,8 +43,11 @@ FORMAT = 1
 """Of index.json."""
 INDEX = "index.json"
 WEIGHTS, CONFIG, METRICS = "model.safetensors", "config.json", "metrics.json"
+MAX_INDEX = 4 * 2**20
 MAX_JSON = 16 * 2**20
-"""Bytes that an index or another JSON file may have."""
+"""Bytes that an index, and another JSON file, may have."""
+MAX_KEYS = 10_000
+"""Keys of a JSON object, so that few are wrong at once: each takes its time to be explained."""
 MAX_FILE = 2**36
 """Bytes that any file may have."""
 MAX_FILES = 64
@@ -207,6 +211,10 @@ def parse_json(kind: Any, content: bytes, where: str) -> Any:
     """JSON of a versioned format, checked."""
     try:
         raw = json.loads(content)
+        if _has_too_many_keys(raw):
+            raise ZooError(f"{where} has an object of more than {MAX_KEYS:,} keys.")
+    except ZooError:
+        raise
     except RecursionError:
         raise ZooError(f"{where} is nested too deeply; it is not a file of a zoo.") from None
     except ValueError:
@@ -226,6 +234,12 @@ def parse_json(kind: Any, content: bytes, where: str) -> Any:
         return kind.model_validate_json(content)
     except ValidationError as error:
         raise ZooError(f"{where}: {explain(error)}.") from None
+
+
+def _has_too_many_keys(content: Any) -> bool:
+    if isinstance(content, dict):
+        return len(content) > MAX_KEYS or any(map(_has_too_many_keys, content.values()))
+    return isinstance(content, list) and any(map(_has_too_many_keys, content))
 
 
 def read_json(path: Path) -> Any:

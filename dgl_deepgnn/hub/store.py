@@ -17,7 +17,7 @@ from filelock import FileLock
 from dgl_deepgnn.errors import UserError
 from dgl_deepgnn.files import read_limited, write_bytes, write_text
 from dgl_deepgnn.hub.errors import ZooError
-from dgl_deepgnn.hub.index import INDEX, MAX_JSON, Entry, FileFacts, Index, check_file
+from dgl_deepgnn.hub.index import INDEX, MAX_INDEX, Entry, FileFacts, Index, check_file
 from dgl_deepgnn.hub.transfer import CheckedDownload, explained
 
 __all__ = ["FolderZoo", "RemoteZoo", "Zoo", "open_zoo"]
@@ -92,7 +92,7 @@ class FolderZoo:
         if not self.path.is_dir():
             raise ZooError(f"There is no zoo at {self.path}: no such folder.")
         try:
-            content = read_limited(self.path / INDEX, MAX_JSON)
+            content = read_limited(self.path / INDEX, MAX_INDEX)
         except FileNotFoundError:
             return Index()
         except (OSError, UserError) as error:
@@ -210,7 +210,7 @@ class RemoteZoo:
     def _download_index(self) -> Index:
         content, address = io.BytesIO(), f"{self.location}/{INDEX}"
         with explained(address):
-            CheckedDownload(MAX_JSON, self._timeout, exact=False).write(address, content)
+            CheckedDownload(MAX_INDEX, self._timeout, exact=False).write(address, content)
         index = Index.parse(content.getvalue(), address)
         self.cache.mkdir(parents=True, exist_ok=True)
         write_bytes(self.cache / INDEX, content.getvalue())

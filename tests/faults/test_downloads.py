@@ -261,6 +261,8 @@ def deep(depth: int) -> str:
         "\ufeff{}",
         '{"format": 1, "models": {"a": 1, "a": 2}}',
         "\\ud800",
+        json.dumps({"format": 1, "models": {f"a{i}": 1 for i in range(200_000)}}),
+        json.dumps({"format": 1, **{f"a{i}": 1 for i in range(200_000)}}),
     ],
     ids=lambda text: text[:30],
 )
