@@ -104,6 +104,7 @@ def predict(
     residual: Literal["plain", "scaled", "fixup", "initial"] | None = "fixup",
     init: str = "critical",
     alpha: float = 0.1,
+    dropout: float = 0.0,
     edge_weight: Tensor | None = None,
     spectral_radius: float | None = None,
     output_layer: bool = True,
@@ -122,7 +123,9 @@ def predict(
 
     C is the fan-in times the variance of the weights. A residual connection adds the
     branch's covariance, times :math:`\tau^2`, to the stream's. The covariance of the gradients
-    runs backwards through the transposed maps, with :math:`\kappa'/2` for the ReLU.
+    runs backwards through the transposed maps, with :math:`\kappa'/2` for the ReLU. Dropout with
+    probability p multiplies the diagonal of a covariance by :math:`1 / (1 - p)`, since every node
+    draws for itself; aggregation averages that down by the degree.
 
     The arguments are those of the models. To predict a stack of DGL's own layers give
     ``t=1, residual=None, init="glorot"``.
@@ -153,6 +156,11 @@ def predict(
         Initialization.
     alpha : float
         Weight of the first layer's features with ``residual="initial"``.
+    dropout : float
+        Probability with which an entry of the input of a convolution is dropped. With it the
+        prediction is for training mode, and of the features as the next layer gets them;
+        without, for evaluation mode. With ``residual="initial"`` the signal alone is exact then:
+        the skip connection drops again and again, and what comes of it is not Gaussian.
     edge_weight : Tensor, optional
         Non-negative weights of the aggregation, shape (E,).
     spectral_radius : float, optional
@@ -181,7 +189,7 @@ def predict(
     True
     """
     graph = as_graph(graph)
-    _check(graph, feat, family, num_layers, residual, init)
+    _check(graph, feat, family, num_layers, residual, init, dropout)
     schedule = interpolation_schedule(t, num_layers)
     if spectral_radius is None and init != "critical" and set(schedule) == {1.0}:
         spectral_radius = 1.0
@@ -210,17 +218,16 @@ def predict(
         for index in range(num_layers)
     ]
     tau = 1.0 if residual in (None, "plain") else max(1, num_branches) ** -0.5
-    network = _Network(layers, num_branches, tau, alpha if residual == "initial" else None)
+    network = _Network(layers, num_branches, tau, alpha if residual == "initial" else None, dropout)
     # A diverging network overflows: its infinities are the prediction.
     with np.errstate(over="ignore", invalid="ignore"):
         features = np.asarray(feat, dtype=np.float64)
         streams = network.forward(features @ features.T / features.shape[1])
         gradient, weight_gradient = network.backward(streams, output_layer)
         statistics = _Statistics(graph)
-        handed_on = [
-            stream if index == 0 or (output_layer and index == num_layers) else _relu(stream)
-            for index, stream in enumerate(streams)
-        ]
+        handed_on = [network.drop(streams[0]), *map(network.hand_on, streams[1:])]
+        if output_layer:
+            handed_on[-1] = streams[-1]
         signal, correlation, dirichlet = zip(*map(statistics, handed_on), strict=True)
     return Prediction(*map(np.array, (signal, correlation, dirichlet, gradient, weight_gradient)))
 
@@ -232,7 +239,10 @@ def _check(
     num_layers: int,
     residual: str | None,
     init: str,
+    dropout: float,
 ) -> None:
+    if not 0 <= dropout < 1:
+        raise DGLError(f"dropout must be a number in [0, 1), got {dropout!r}.")
     for name, value, allowed in (
         ("family", family, tuple(FAMILIES)),
         ("residual", residual, (None, "plain", "scaled", "fixup", "initial")),
@@ -353,13 +363,23 @@ class _Network:
     num_branches: int
     tau: float
     alpha: float | None
+    dropout: float
+
+    def drop(self, covariance: np.ndarray) -> np.ndarray:
+        """Covariance behind dropout, of features or of gradients."""
+        scale = self.dropout / (1 - self.dropout)
+        return covariance + scale * np.diag(np.diag(covariance)) if scale else covariance
+
+    def hand_on(self, stream: np.ndarray) -> np.ndarray:
+        """Covariance behind the ReLU and dropout."""
+        return self.drop(_relu(stream))
 
     def forward(self, inputs: np.ndarray) -> list[np.ndarray]:
         """Covariance of the input and, before the ReLU, after every layer."""
-        stream = first = cross = self.layers[0].forward(inputs)[-1]
+        stream = first = cross = self.layers[0].forward(self.drop(inputs))[-1]
         streams = [inputs, stream]
         for index, layer in enumerate(self.layers[1:], start=1):
-            branch = layer.forward(_relu(stream))[-1]
+            branch = layer.forward(self.hand_on(stream))[-1]
             if index > self.num_branches:
                 stream = branch
             elif self.alpha is None:
@@ -368,7 +388,7 @@ class _Network:
                 keep = 1 - self.alpha
                 mixed = layer.operator @ cross  # cross: covariance with the first layer
                 stream = (
-                    keep**2 * _sandwich(layer.operator, stream)
+                    keep**2 * _sandwich(layer.operator, self.drop(stream))
                     + self.alpha * keep * (mixed + mixed.T)
                     + self.alpha**2 * first
                     + self.tau**2 * branch
@@ -384,17 +404,17 @@ class _Network:
         num_nodes = len(streams[0])
         gradient = np.eye(num_nodes) / num_nodes
         if not output_layer:
-            gradient = _relu_backward(streams[-1], gradient)
+            gradient = _relu_backward(streams[-1], self.drop(gradient))
         # Sum of the gradients that reach the first layer directly (alpha): its covariance, and
         # that with the gradient of the layer at hand.
         skipped = skipped_cross = np.zeros_like(gradient)
         norms, weight_norms = [np.trace(gradient)], []
         for index in range(len(self.layers) - 1, 0, -1):
-            layer, inputs = self.layers[index], _relu(streams[index])
+            layer, inputs = self.layers[index], self.hand_on(streams[index])
             residual = index <= self.num_branches
             outgoing = gradient * self.tau**2 if residual else gradient
             through, squared_norm = layer.backward(inputs, outgoing)
-            through = _relu_backward(streams[index], through)
+            through = _relu_backward(streams[index], self.drop(through))
             if not residual:
                 gradient = through
             elif self.alpha is None:
@@ -403,7 +423,7 @@ class _Network:
                 keep = 1 - self.alpha
                 skipped = skipped + skipped_cross + skipped_cross.T + gradient
                 skipped_cross = keep * (layer.operator.T @ (skipped_cross + gradient).T).T
-                gradient = keep**2 * _sandwich(layer.operator.T, gradient) + through
+                gradient = keep**2 * self.drop(_sandwich(layer.operator.T, gradient)) + through
                 if index == 1:
                     gradient = (
                         gradient
@@ -412,8 +432,8 @@ class _Network:
                     )
             norms.append(np.trace(gradient))
             weight_norms.append(squared_norm)
-        through, squared_norm = self.layers[0].backward(streams[0], gradient)
-        norms.append(np.trace(through))
+        through, squared_norm = self.layers[0].backward(self.drop(streams[0]), gradient)
+        norms.append(np.trace(self.drop(through)))
         weight_norms.append(squared_norm)
         return norms[::-1], weight_norms[::-1]
 
