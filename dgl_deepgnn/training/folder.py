@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import torch
 from filelock import FileLock, Timeout
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 import dgl_deepgnn
@@ -80,7 +80,7 @@ class SeedResult(Scores):
 
     seed: int
     best_epoch: int
-    epochs: int
+    epochs: int = Field(ge=0)
     steps: int
     seconds: float
 
@@ -119,10 +119,17 @@ class Best(_Content):
     metrics: Scores | None
 
 
+class Counters(_Content):
+    """Finished epochs and steps."""
+
+    epoch: int = Field(ge=0)
+    step: int = Field(ge=0)
+
+
 class CheckpointFacts(_Content):
     """Of the header of ``checkpoint.safetensors``."""
 
-    counters: dict[str, int]
+    counters: Counters
     best: Best
     seconds: float
 

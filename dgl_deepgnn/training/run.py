@@ -131,7 +131,7 @@ def summarize(values: list[float]) -> dict[str, Any]:
     return {"mean": statistics.fmean(values), "std": spread, "n": len(values)}
 
 
-class _Best:
+class Best:
     """Best epoch so far: its weights, metrics, and how long ago it was."""
 
     def __init__(self) -> None:
@@ -155,20 +155,10 @@ def _train_seed(
 ) -> None:
     recipe, place = folder.recipe, folder.seed_folder(seed)
     place.mkdir(exist_ok=True)
-    trainer, best, seconds = Trainer(recipe, data, seed, device), _Best(), 0.0
+    trainer, best, seconds = Trainer(recipe, data, seed, device), Best(), 0.0
     checkpoint = f"{place.name}/{CHECKPOINT}"
     if (place / CHECKPOINT).exists():
-        tensors, facts = folder.load(checkpoint, CheckpointFacts)
-        try:
-            trainer.load_state(tensors, facts["counters"])
-        except (LookupError, RuntimeError, TypeError, ValueError):
-            raise folder.damaged(checkpoint, "it is not of the recipe's model") from None
-        best.facts, seconds = facts["best"], facts["seconds"]
-        best.weights = {
-            name.removeprefix("best."): value
-            for name, value in tensors.items()
-            if name.startswith("best.")
-        }
+        seconds = restore(folder, checkpoint, trainer, best)
     # Epochs after the checkpoint are trained again: their lines go.
     folder.write_metrics(seed, folder.metrics(seed, trainer.epoch))
     writer = _summary_writer()(str(place)) if tensorboard else None
@@ -216,8 +206,37 @@ def _train_seed(
     folder.write(f"{place.name}/result.json", result)
 
 
+def restore(folder: RunFolder, name: str, trainer: Trainer, best: Best) -> float:
+    """Continue from a checkpoint; returns the seconds trained so far.
+
+    Raises
+    ------
+    DamagedError
+        If it is damaged or of another model.
+    """
+    tensors, facts = folder.load(name, CheckpointFacts)
+    best.facts = facts["best"]
+    metrics, (metric, _) = best.facts["metrics"], main_metric(trainer.target)
+    for key, value in tensors.items():
+        if key.startswith("best."):
+            best.weights[key.removeprefix("best.")] = value
+    try:
+        trainer.load_state(tensors, facts["counters"])
+        fits = trainer.epoch <= trainer.total_epochs and trainer.step <= trainer.total_steps
+        if metrics is None:
+            fits = fits and trainer.epoch < trainer.total_epochs
+        else:
+            fits = fits and {metric, "loss"} <= metrics["val"].keys()
+            fits = fits and best.weights.keys() == trainer.model.state_dict().keys()
+    except (LookupError, RuntimeError, TypeError, ValueError):
+        fits = False
+    if not fits:
+        raise folder.damaged(name, "it is not of this recipe's training")
+    return facts["seconds"]
+
+
 def _save_checkpoint(
-    folder: RunFolder, name: str, trainer: Trainer, best: _Best, seconds: float
+    folder: RunFolder, name: str, trainer: Trainer, best: Best, seconds: float
 ) -> None:
     tensors, counters = trainer.state()
     tensors.update({f"best.{key}": value for key, value in best.weights.items()})
