@@ -11,7 +11,7 @@ export DGLBACKEND := pytorch
 WITHOUT_DGL := tests/test_graph.py tests/test_without_dgl.py tests/test_registry.py \
 	tests/data/test_hits.py tests/data/test_metrics.py tests/operator/test_schedule.py
 
-.PHONY: train test test-seeds lint benchmark clean
+.PHONY: train test test-seeds lint benchmark torture clean
 
 train: .venv/installed
 	$(BIN)/dgl-deepgnn train resgcn64.digits
@@ -41,6 +41,10 @@ lint: .venv/installed
 benchmark: .venv/installed
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[benchmark]'
 	$(BIN)/python -m benchmarks.cost
+
+# Kills, damaged files, fuzzing; about half an hour on two cores. docs/reliability.md has its table.
+torture: .venv/installed
+	$(BIN)/python -m tests.faults.torture --write
 
 clean:
 	rm -rf .venv

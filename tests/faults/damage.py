@@ -5,6 +5,7 @@ A case ends well if reading it all gives exactly what it gave before, or one of 
 
 from __future__ import annotations
 
+import math
 import random
 import shutil
 from collections.abc import Callable
@@ -24,8 +25,8 @@ Case = tuple[str, ...]
 """What is done, to which file, and where or with which other one."""
 
 
-def cases_of(folder: Path, flips: int, seed: int = 0) -> list[Case]:
-    """All damage that is done to the files of a folder."""
+def cases_of(folder: Path, share: float = 1.0, flips: int = 200, seed: int = 0) -> list[Case]:
+    """All damage that is done to the files of a folder, or a share of it."""
     files = {
         str(file.relative_to(folder)): file.stat().st_size
         for file in sorted(folder.rglob("*"))
@@ -39,7 +40,7 @@ def cases_of(folder: Path, flips: int, seed: int = 0) -> list[Case]:
         cases += [("flip", name, str(bit)) for bit in draw.sample(bits, min(flips, len(bits)))]
     names = list(files)
     cases += [("swap", a, b) for i, a in enumerate(names) for b in names[i + 1 :]]
-    return cases
+    return draw.sample(cases, math.ceil(share * len(cases)))
 
 
 def attack(folder: Path, case: Case, read: Callable[[], object]) -> None:
@@ -67,8 +68,8 @@ def attack(folder: Path, case: Case, read: Callable[[], object]) -> None:
             path.write_bytes(content_before)
 
 
-def make_parts(scene: Scene, folder: Path, flips: int, slices: int) -> list[Part]:
-    """All cases; each kind in `slices` parts, so that they can be spread."""
+def make_parts(scene: Scene, folder: Path, share: float, slices: int) -> list[Part]:
+    """A share of all cases; each kind in `slices` parts, so that they can be spread."""
     parts = []
     for name, source, make in (
         ("finished-run", scene.run, _publish),
@@ -76,7 +77,7 @@ def make_parts(scene: Scene, folder: Path, flips: int, slices: int) -> list[Part
         ("speed-up-record", scene.speedup, _compare),
         ("zoo", scene.zoo, _load),
     ):
-        cases = cases_of(source, flips)
+        cases = cases_of(source, share)
         for index in range(slices):
             place = folder / f"{name}-{index}"
             copy = Path(shutil.copytree(source, place / "copy"))

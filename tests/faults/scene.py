@@ -9,12 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from dgl_deepgnn import __main__
 from dgl_deepgnn.hub import publish
 from dgl_deepgnn.recipe import Recipe
 from dgl_deepgnn.speedup import measure_speedup
 from dgl_deepgnn.training import RunFolder, train
 
+torch.set_num_threads(1)  # OpenMP's threads do not survive a fork
 NAME = "tiny.karate"
 RECIPE: dict[str, Any] = {
     "name": NAME,

@@ -1,6 +1,6 @@
 """``make torture``: kills, damaged files and fuzzing at full size, and the table of what came out.
 
-    python -m tests.faults.torture --kills 100 --fuzz 10000 --flips 20   # a small share
+    python -m tests.faults.torture --kills 100 --fuzz 10000 --damage 0.05   # a small share
     python -m tests.faults.torture --case recipe-text 12345              # one case of the fuzzing
 
 The table goes into docs/reliability.md with ``--write``. The exit code is 1 if anything was lost,
@@ -41,7 +41,7 @@ def main() -> None:
     )
     parser.add_argument("--kills", type=int, default=1000)
     parser.add_argument("--fuzz", type=int, default=1_000_000, help="cases")
-    parser.add_argument("--flips", type=int, default=200, help="of every file")
+    parser.add_argument("--damage", type=float, default=1.0, help="share of all damaged files")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--write", action="store_true", help=f"put the table into {PAGE.name}")
     parser.add_argument("--case", nargs=2, metavar=("KIND", "NUMBER"))
@@ -58,7 +58,7 @@ def main() -> None:
         count = arguments.processes
         lines = [
             *kill(scene, folder / "kills", arguments.kills, count),
-            *break_files(scene, folder / "damage", arguments.flips, count),
+            *break_files(scene, folder / "damage", arguments.damage, count),
             *feed(scene, folder / "fuzz", arguments.fuzz, count),
         ]
         minutes = (time.monotonic() - start) / 60
@@ -120,10 +120,10 @@ def kill(scene: Scene, folder: Path, count: int, processes: int) -> list[str]:
     return _table([*rows, ["all", *(f"{value:,}" for value in total)]])
 
 
-def break_files(scene: Scene, folder: Path, flips: int, processes: int) -> list[str]:
+def break_files(scene: Scene, folder: Path, share: float, processes: int) -> list[str]:
     """Damage every file; rows of a table."""
     folder.mkdir()
-    parts = damage.make_parts(scene, folder, flips, processes)
+    parts = damage.make_parts(scene, folder, share, processes)
     return ["", *_outcomes("damaged files of", parts, processes, 30.0, folder / "log")]
 
 
@@ -160,7 +160,7 @@ def _table(rows: list[list[str]]) -> list[str]:
 def _where(minutes: float, arguments: argparse.Namespace) -> list[str]:
     return [
         f"`python -m tests.faults.torture --kills {arguments.kills} --fuzz {arguments.fuzz} "
-        f"--flips {arguments.flips}`: {minutes:.0f} minutes on {arguments.processes} cores, "
+        f"--damage {arguments.damage:g}`: {minutes:.0f} minutes on {arguments.processes} cores, "
         f"Python {platform.python_version()}, PyTorch {torch.__version__}, "
         f"{time.strftime('%Y-%m-%d')}."
     ]
