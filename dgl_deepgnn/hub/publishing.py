@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import torch
 from filelock import FileLock
+from pydantic import ValidationError
 from torch import Tensor
 
 import dgl_deepgnn
@@ -28,7 +29,7 @@ from dgl_deepgnn.hub.config import (
     load_model,
     read_config,
 )
-from dgl_deepgnn.hub.errors import ZooError
+from dgl_deepgnn.hub.errors import ZooError, explain
 from dgl_deepgnn.hub.evaluation import FP16_TOLERANCE, TOLERANCE, agrees, score_model
 from dgl_deepgnn.hub.index import (
     CONFIG,
@@ -118,7 +119,10 @@ def publish(
     _check_free(target, name, replace)
     data = load_task(recipe, allow_code)
     RunFolder.open(folder.path, data)  # holds the fingerprint to the run's
-    config = _config(folder, data, dtype, licence, summary["best_seed"])
+    try:
+        config = _config(folder, data, dtype, licence, summary["best_seed"])
+    except ValidationError as error:
+        raise ZooError(f"{folder.path} cannot be published: {explain(error)}.") from None
     with _locked(target), _staging(target.path / f"{STAGING}{name}") as staging:
         _check_free(target, name, replace)
         tensors, _ = folder.load(WEIGHTS)

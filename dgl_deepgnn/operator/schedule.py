@@ -44,7 +44,7 @@ def interpolation_schedule(t: float | str, num_layers: int) -> list[float]:
     default = {"per-depth": 4.0, "harmonic": 1.0}
     try:
         value = float(argument) if argument else default[kind] if kind in default else float(t)
-    except (TypeError, ValueError):
+    except (OverflowError, TypeError, ValueError):
         value = float("nan")
     if kind in default:
         if 0 < value < float("inf"):

@@ -289,7 +289,10 @@ def read_run(path: Path, data: Any, trainers: dict[str, Trainer]) -> None:
             folder.load(f"seed-{seed}/model.safetensors")
     publishing._finished(folder)
     folder.load("model.safetensors")
-    publishing._config(folder, data, "fp32", "x", folder.recipe.seeds[0])
+    try:
+        publishing._config(folder, data, "fp32", "x", folder.recipe.seeds[0])
+    except ValidationError as error:  # `publish` puts it into words
+        raise UserError(str(error)) from None
 
 
 def _write_old_checkpoint(scene: Scene, run: Path) -> None:
