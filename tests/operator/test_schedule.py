@@ -31,7 +31,20 @@ def test_schedule_defaults() -> None:
 
 
 @pytest.mark.parametrize(
-    "t", [0, -1, 1.5, float("nan"), "per-depth:0", "per-depth:x", "harmonic:-1", "depth", "", None]
+    "t",
+    [
+        0,
+        -1,
+        1.5,
+        float("nan"),
+        10**400,
+        "per-depth:0",
+        "per-depth:x",
+        "harmonic:-1",
+        "depth",
+        "",
+        None,
+    ],
 )
 def test_bad_schedules(t: object) -> None:
     with pytest.raises(DGLError, match="not an interpolation schedule"):
