@@ -415,9 +415,10 @@ def _trend(axis: Axis, quantity: str, runs: list[Run]) -> Trend:
         if (values == 0).all():
             powers.append(0.0)  # zero at every size, as a zero-started output layer gives
             continue
+        if (values == 0).any():  # a layer that reads the data, say, at the smallest size alone
+            return Trend(axis, quantity, math.nan, math.nan, math.nan, "unclear")
         sizes = np.log([getattr(run, axis) for run in some])
-        logs = np.log(np.maximum(values, np.finfo(float).tiny))
-        powers.append(float(np.polyfit(sizes, logs, 1)[0]))
+        powers.append(float(np.polyfit(sizes, np.log(values), 1)[0]))
     power, low, high = float(np.mean(powers)), math.nan, math.nan
     if len(powers) > 1:
         error = float(np.std(powers, ddof=1)) / math.sqrt(len(powers))
@@ -439,6 +440,8 @@ def _status(power: float, low: float, high: float) -> Status:
 def _power(trend: Trend) -> str:
     if trend.status == "diverges":
         return "diverges"
+    if math.isnan(trend.power):
+        return "zero at some sizes"
     if math.isnan(trend.low):
         return f"{trend.power:.2f}"
     return f"{trend.power:.2f} ({trend.low:.2f} to {trend.high:.2f})"
@@ -447,6 +450,8 @@ def _power(trend: Trend) -> str:
 def _go(trend: Trend) -> str:
     if trend.status == "diverges":
         return "is not finite"
+    if math.isnan(trend.power):
+        return "is zero at some sizes only"
     return f"goes like {trend.axis}^{_power(trend)}"
 
 

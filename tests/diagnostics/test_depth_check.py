@@ -155,6 +155,14 @@ def test_unclear_and_divergent() -> None:
     assert json.loads(json.dumps(broken.to_dict(), allow_nan=False))["trends"][0]["power"] is None
 
 
+def test_what_is_zero_at_one_size_has_no_power() -> None:
+    check = depth_check(MLP, DATA, (1, 2), (4,), seeds=2)  # one layer alone reads the data
+    trend = check.trend("depth", "update")
+    assert trend.status == "unclear" and math.isnan(trend.power)
+    assert "is zero at some sizes only" in check.verdict("depth")
+    assert "zero at some sizes" in check.table()
+
+
 # --- what is measured ---
 
 
