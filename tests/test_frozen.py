@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from dgl_deepgnn.data import TaskData, load_data
-from dgl_deepgnn.hub import evaluate, from_pretrained, list_pretrained, predict, publish
+from dgl_deepgnn.hub import evaluate, from_pretrained, list_pretrained, predict, publish, refresh
 from dgl_deepgnn.recipe import load_recipe
 from dgl_deepgnn.speedup import measure_speedup
 from dgl_deepgnn.training import RunFolder, train
@@ -95,3 +95,22 @@ def test_a_finished_run_is_published() -> None:
     publish("trained/tiny.karate", zoo="new")
     expected = evaluate("tiny.karate", "zoo")
     assert evaluate("tiny.karate", "new") == expected
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_model_gets_the_record_of_its_preparation(name: str) -> None:
+    before = {file.name: file.read_bytes() for file in Path("zoo", name).iterdir()}
+    recorded = evaluate(name, "zoo", data=data_of(name))["recorded"]
+    refresh(name, "zoo", data=data_of(name))
+    after = {file.name: file.read_bytes() for file in Path("zoo", name).iterdir()}
+    changed = {key for key in before.keys() | after.keys() if before.get(key) != after.get(key)}
+    assert changed == {"README.md", "config.json"}
+    result = evaluate(name, "zoo", data=data_of(name))
+    assert result["agrees"] and result["recorded"] == recorded
+    model, data = from_pretrained(name, "zoo"), data_of(name)
+    if name == "tiny.file":
+        (raw,), _ = dgl.load_graphs("graphs.bin")
+        raw = dgl.remove_self_loop(raw)
+        ready = model.prepare(raw)
+        assert ready.num_edges() == data.graphs[0].num_edges()
+        assert torch.equal(ready.ndata["feat"], data.graphs[0].ndata["feat"])
