@@ -1,5 +1,6 @@
 """Initializer hooks: the critical initialization and the schemes it is compared with."""
 
+import dgl_deepgnn.init.torch_layers
 from dgl_deepgnn.graph import DGL_VERSION
 from dgl_deepgnn.init.comparison import fixup_, lsuv_, rezero_, virgo_
 from dgl_deepgnn.init.hooks import (

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from torch import Tensor, nn
 
 from dgl_deepgnn.errors import DGLError
 from dgl_deepgnn.graph import AnyGraph, as_graph
-from dgl_deepgnn.operator.aggregation import Norm, spectral_radius
+from dgl_deepgnn.operator.aggregation import Norm, growth, spectral_radius
 from dgl_deepgnn.registry import load_plugins
 
 __all__ = [
@@ -103,13 +104,19 @@ class GraphContext:
         Weights of its edges, shape (E,).
     strict : bool
         Whether a module with parameters but without a hook is an error; otherwise it is left
-        alone.
+        alone, with everything in it.
+    depth : int, optional
+        Number of aggregations one after the other: then the graph's growth over so many layers
+        takes the place of its spectral radius (they differ where the graph is not strongly
+        connected).
     """
 
     graph: AnyGraph | None = None
     edge_weight: Tensor | None = None
     strict: bool = True
-    _radii: dict[tuple[Norm, float], float] = field(default_factory=dict, init=False, repr=False)
+    depth: int | None = None
+    left: list[nn.Module] = field(default_factory=list, init=False, repr=False)
+    _radii: dict[tuple[Norm, float], Tensor] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if isinstance(self.graph, nn.Module):
@@ -139,16 +146,28 @@ class GraphContext:
             return 1.0 + self_weight
         # Deep networks ask for the same aggregation in every layer.
         if (norm, self_weight) not in self._radii:
-            radii = spectral_radius(self.graph, norm, self.edge_weight, self_weight=self_weight)
-            self._radii[norm, self_weight] = float(radii.max())
-        return self._radii[norm, self_weight]
+            arguments: dict[str, Any] = {"self_weight": self_weight}
+            if self.depth is None or self.depth < 2:
+                radii = spectral_radius(self.graph, norm, self.edge_weight, **arguments)
+            else:
+                radii = growth(self.graph, norm, self.depth, self.edge_weight, **arguments)
+            self._radii[norm, self_weight] = radii
+        return float(self._radii[norm, self_weight].max())
+
+    def radii_of_graphs(self) -> list[tuple[Tensor, int]]:
+        """Radii that were asked for, of each graph of the batch, and the number of layers."""
+        return [(radii, self.depth or 1) for radii in self._radii.values()]
 
 
+@dataclass(frozen=True)
 class WithoutGraph(GraphContext):
     """For the schemes that leave the graph out: every spectral radius counts as 1."""
 
+    aggregations: list[Norm] = field(default_factory=list, init=False, repr=False)
+
     def spectral_radius(self, module: nn.Module, norm: Norm, self_weight: float = 0.0) -> float:
-        """Return 1."""
+        """Return 1, and count."""
+        self.aggregations.append(norm)
         return 1.0
 
 
@@ -252,8 +271,8 @@ def _collect(module: nn.Module, context: GraphContext) -> list[Stage]:
     except UnknownModuleError:
         if context.strict:
             raise
-        if hook is not None or _is_dgl_layer(module):
-            return []
+        context.left.append(module)
+        return []
     return [stage for child in module.children() for stage in _collect(child, context)]
 
 
@@ -313,19 +332,3 @@ def start_at_zero(stages: list[Stage]) -> list[Stage]:
     return [
         [replace(m, scale=0.0) for m in stage] if stage is stages[-1] else stage for stage in stages
     ]
-
-
-@register_initializer(nn.Linear)
-def _linear(module: nn.Module, context: GraphContext) -> list[Stage]:
-    assert isinstance(module, nn.Linear)
-    return [
-        [LinearMap(module, module.weight, module.in_features, module.out_features, module.bias)]
-    ]
-
-
-@register_initializer(nn.LayerNorm)
-@register_initializer(nn.BatchNorm1d)
-def _normalization(module: nn.Module, context: GraphContext) -> list[Stage]:
-    if all(parameter.requires_grad for parameter in module.parameters()):
-        module.reset_parameters()  # type: ignore[operator]
-    return []

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TypeVar
 
 import torch
@@ -18,6 +20,7 @@ from dgl_deepgnn.init.hooks import (
     collect_stages,
 )
 from dgl_deepgnn.init.measured import measure
+from dgl_deepgnn.init.probe import check, warn_of_batch, warn_of_spread
 from dgl_deepgnn.init.running import Forward, as_called, kept_on_error
 from dgl_deepgnn.registry import Registry
 
@@ -37,6 +40,7 @@ def critical_(
     forward: Forward | None = None,
     edge_weight: Tensor | None = None,
     output_layer: bool = True,
+    orthogonal: bool = False,
     strict: bool = True,
 ) -> M:
     r"""Critical initialization: outputs and gradients of order one at every depth.
@@ -80,9 +84,12 @@ def critical_(
     output_layer : bool
         In closed form: whether the last layer is the output (no ReLU after it). Pass False for
         a part of a network that ends in a ReLU.
+    orthogonal : bool
+        Draw matrices with orthogonal rows or columns and the same variance: one draw scatters less
+        around the mean over draws.
     strict : bool
         In closed form: whether a module with parameters of an unknown class is an error; otherwise
-        it is left alone.
+        it is left alone, with everything in it, and a warning names it.
 
     Returns
     -------
@@ -121,17 +128,49 @@ def critical_(
     True
     """
     if feat is None and forward is None:
-        closed_form_(
-            module, graph, edge_weight=edge_weight, output_layer=output_layer, strict=strict
-        )
-        return module
+        return _checked_(module, graph, edge_weight, output_layer, orthogonal, strict)
     context = WithoutGraph(graph, edge_weight, strict=False)
     forward = as_called(graph, feat, edge_weight, forward)
     with kept_on_error(module):
         stages = collect_stages(module, context)
-        draw(stages, critical_std)
+        draw(stages, critical_std, orthogonal=orthogonal)
         measure(module, stages, forward, (graph, feat))
     return module
+
+
+def _checked_(
+    module: M,
+    graph: AnyGraph | None,
+    edge_weight: Tensor | None,
+    output_layer: bool,
+    orthogonal: bool,
+    strict: bool,
+) -> M:
+    """Closed form, and what a probe says of it."""
+    context = GraphContext(graph, edge_weight, strict)
+    with kept_on_error(module):
+        if graph is not None:  # how many aggregations follow one another?
+            counting = WithoutGraph(graph, edge_weight, strict)
+            collect_stages(module, counting)
+            context = replace(context, depth=len(counting.aggregations))
+        stages = collect_stages(module, context)
+        draw(stages, critical_std, output_layer, orthogonal=orthogonal)
+        if context.left:
+            names = [name for name, part in module.named_modules() if _is_in(part, context.left)]
+            warnings.warn(
+                f"Left as they were, and not checked: {', '.join(names) or 'the whole model'}. "
+                "Measured, critical_(model, graph, feat), any layer is initialized.",
+                stacklevel=3,
+            )
+        else:
+            check(module, stages, context, 1.0 if output_layer else 2.0, stacklevel=4)
+        warn_of_spread(module, stages, orthogonal, stacklevel=4)
+        warn_of_batch(context, stacklevel=4)
+    return module
+
+
+def _is_in(part: nn.Module, parts: list[nn.Module]) -> bool:
+    return any(part is other for other in parts)
 
 
 @SCHEMES.register("critical")
@@ -220,6 +259,7 @@ def draw(
     std: Callable[[LinearMap, float], float],
     output_layer: bool = False,
     uniform: bool = False,
+    orthogonal: bool = False,
 ) -> None:
     """Draw every weight with the standard deviation ``std(linear_map, gain)``; zero every bias.
 
@@ -237,7 +277,10 @@ def draw(
                     continue
                 drawn.add(id(linear.weight))
                 sigma = std(linear, gain) * linear.scale
-                if uniform:
+                if orthogonal:
+                    rows = nn.init.orthogonal_(torch.empty(linear.weight.shape))
+                    linear.weight.copy_(rows * sigma * math.sqrt(max(linear.weight.shape)))
+                elif uniform:
                     linear.weight.uniform_(-math.sqrt(3) * sigma, math.sqrt(3) * sigma)
                 else:
                     linear.weight.normal_(0.0, sigma)

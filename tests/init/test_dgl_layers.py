@@ -147,11 +147,6 @@ def test_graph_conv_without_weight_says_what_to_do() -> None:
     critical_(model, strict=False)
 
 
-def test_activation_with_weights_is_unknown() -> None:
-    with pytest.raises(UnknownModuleError, match=r"PReLU.*at GraphConv\._activation"):
-        critical_(GraphConv(3, 3, activation=nn.PReLU()))
-
-
 def test_acyclic_graph_is_an_error() -> None:
     chain = dgl.graph(([0, 1], [1, 2]))
     for layer in (GraphConv(3, 3), SAGEConv(3, 3, "mean"), GATConv(3, 3, 1)):

@@ -1,0 +1,194 @@
+"""Whether a model does at the start what the closed form promises: a probe runs through it."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dgl_deepgnn.errors import DGLError
+from dgl_deepgnn.init.hooks import GraphContext, Stage, is_dgl_convolution
+from dgl_deepgnn.init.measured import mean_square
+from dgl_deepgnn.init.running import as_called, first_tensor, undisturbed
+
+__all__ = ["check", "warn_of_batch", "warn_of_spread"]
+
+_TOLERANCE = 10.0  # what the graph may lose or gain, whatever the depth
+_DEVIATIONS = 3.5  # of one draw
+_ROWS = 64  # of a probe without graph
+_LOST = 1e-3
+_MEASURED = (
+    "Let the features decide, critical_(model, graph, feat) or critical_(model, forward=...); or "
+    "describe what is written by hand (register_initializer), or start residual branches at zero "
+    "(fixup_(model, branches, graph), with the submodules whose outputs are added)."
+)
+
+
+def check(
+    module: nn.Module,
+    stages: list[Stage],
+    context: GraphContext,
+    output_square: float,
+    stacklevel: int,
+) -> None:
+    r"""Run standard normal features through a model and see that they stay at order one.
+
+    Rows are half alike, as deep features are, so that aggregation averages little away. One draw
+    of L weights of width n fluctuates: the logarithm of its mean square has about the variance
+    :math:`5 L / n` and half of it below zero as mean. What is allowed is a factor 10 beyond 3.5
+    standard deviations.
+
+    Raises
+    ------
+    DGLError
+        If the features entering a layer, or the output, leave these bounds.
+    """
+    maps = [stage[0] for stage in stages if stage]
+    if len(maps) < 2:
+        return  # one layer cannot drift
+    problem: Exception | None = None
+    for feat in _probes(module, stages, context):
+        try:
+            rows = [
+                row for training in (False, True) for row in _run(module, feat, context, training)
+            ]
+        except Exception as error:  # the model is called in another way, or wants other features
+            problem = problem or error
+            continue
+        spread = spread_of(stages)
+        count = max(len(rows) // 2, 1)
+        for index, (name, square) in enumerate(rows):
+            _judge(module, name, square, (index % count + 1) / count * spread, output_square)
+        return
+    reason = f"{type(problem).__name__}: {problem}" if problem else "it takes no features"
+    warnings.warn(
+        f"Nothing was checked: the {type(module).__name__} did not run on a probe "
+        f"({reason.splitlines()[0][:200]}). Whether the closed form fits, residual connections, "
+        "activations and sums written by hand included, can be told with features: "
+        "critical_(model, graph, feat) or critical_(model, forward=lambda model: model(...)).",
+        stacklevel=stacklevel,
+    )
+
+
+def spread_of(stages: list[Stage]) -> float:
+    """Variance of the logarithm of one draw's mean square, between the first and last layer."""
+    return sum(5 / max(stage[0].fan_in, 1) for stage in stages[1:] if stage)
+
+
+def warn_of_spread(
+    module: nn.Module, stages: list[Stage], orthogonal: bool, stacklevel: int
+) -> None:
+    """Say so where one draw tells little about the mean over draws."""
+    spread = spread_of(stages) * (0.6 if orthogonal else 1.0)
+    if spread <= 1:
+        return
+    width = statistics.median(stage[0].fan_in for stage in stages[1:] if stage)
+    advice = "widen it, measure (critical_(model, graph, feat) scales the draw at hand)"
+    if not orthogonal:
+        advice += ", or draw with orthogonal=True (three fifths of the spread)"
+    warnings.warn(
+        f"{len(stages)} layers of width {width:g}: the mean square of one draw scatters around its "
+        f"mean by a factor of {math.exp(math.sqrt(spread)):.1f} (standard deviation of the "
+        f"logarithm: sqrt(5 depth / width) = {math.sqrt(spread):.1f}), so that the output may be "
+        f"small or large by luck. To have less of it, {advice}.",
+        stacklevel=stacklevel,
+    )
+
+
+def warn_of_batch(context: GraphContext, stacklevel: int) -> None:
+    """Say so where one scale cannot serve all graphs of a batch."""
+    for radii, depth in context.radii_of_graphs():
+        left = (radii / radii.max()).pow(2 * depth)
+        share = (left < _LOST).double().mean().item()
+        if share > 0:
+            warnings.warn(
+                f"One scale cannot serve all graphs of the batch: the spectral radii of their sums "
+                f"over neighbours are {radii.min():.3g} to {radii.max():.3g}, and after {depth} "
+                f"layers less than {_LOST:g} of the mean square is left on {share:.0%} of them. "
+                "Use a normalised aggregation, or dgl_deepgnn.ResGINConv and ResGraphConv, whose "
+                "operator divides each graph by its own radius.",
+                stacklevel=stacklevel,
+            )
+
+
+def _probes(module: nn.Module, stages: list[Stage], context: GraphContext) -> list[Tensor]:
+    """Features that the model may take, the likeliest first."""
+    generator = torch.Generator().manual_seed(0)
+    nodes = _ROWS if context.graph is None else context.graph.num_nodes()
+    parameter = next(p for p in module.parameters())
+    embedding = next((p for p in module.modules() if isinstance(p, nn.Embedding)), None)
+    probes: list[Tensor] = []
+    widths = dict.fromkeys(m.fan_in for stage in stages for m in stage)
+    for width in list(widths)[:3]:
+        common = torch.randn(1, width, generator=generator)
+        own = torch.randn(nodes, width, generator=generator)
+        probes.append(((common + own) / math.sqrt(2)).to(parameter))
+    if embedding is not None:
+        ids = torch.randint(embedding.num_embeddings, (nodes,), generator=generator)
+        probes.insert(0, ids.to(parameter.device))
+    return probes
+
+
+def _run(
+    module: nn.Module, feat: Tensor, context: GraphContext, training: bool
+) -> list[tuple[str, float]]:
+    """Mean square of what enters each layer and of what comes out."""
+    rows: list[tuple[str, float]] = []
+
+    def enter(name: str) -> Any:
+        def hook(part: nn.Module, args: Any, kwargs: Any) -> None:
+            features = first_tensor([*args, *kwargs.values()])
+            if features is not None:
+                rows.append((f"what enters {name!r}", mean_square(features)))
+
+        return hook
+
+    handles = [
+        part.register_forward_pre_hook(enter(name), with_kwargs=True)
+        for name, part in _outermost(module, "")
+    ]
+    forward = as_called(context.graph, feat, context.edge_weight, None)
+    try:
+        with undisturbed(module, context.graph, training=training):
+            out = first_tensor(forward(module))
+    finally:
+        for handle in handles:
+            handle.remove()
+    if out is None:
+        raise DGLError("it returns no features")
+    mode = "training" if training else "evaluation"
+    rows.append(("the output", mean_square(out)))
+    return [(f"{name} (in {mode} mode)", square) for name, square in rows]
+
+
+def _outermost(module: nn.Module, path: str) -> list[tuple[str, nn.Module]]:
+    if is_dgl_convolution(module) or any(p.dim() >= 2 for p in module.parameters(recurse=False)):
+        return [(path, module)] if path else []
+    return [
+        layer
+        for name, child in module.named_children()
+        for layer in _outermost(child, f"{path}.{name}" if path else name)
+    ]
+
+
+def _judge(
+    module: nn.Module, name: str, square: float, variance: float, output_square: float
+) -> None:
+    expected = output_square if name.startswith("the output") else 1.0
+    bound = math.log(_TOLERANCE) + _DEVIATIONS * math.sqrt(variance)
+    high, low = math.log(expected) + bound, math.log(expected) - variance / 2 - bound
+    if square > 0 and low < math.log(square) < high:
+        return
+    kind = "vanishes" if square < 1 else "explodes"
+    raise DGLError(
+        f"The closed form does not fit this {type(module).__name__}: of standard normal features "
+        f"the mean square of {name} is {square:.2g}, where the theory expects {expected:g} within "
+        f"{math.exp(low):.1g} to {math.exp(high):.1g}. The signal {kind}: the closed form takes "
+        "layers one after another with ReLU between them, and does not see residual connections, "
+        f"other activations, dropout, attention or sums written by hand. {_MEASURED} The weights "
+        "are what they were."
+    )

@@ -1,0 +1,148 @@
+"""The closed form is right or refused: what a probe says, and that the weights come back."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable
+
+import dgl
+import pytest
+import torch
+from dgl import DGLError
+from dgl.nn import GATConv, GINConv, GraphConv, SAGEConv
+from torch import Tensor, nn
+
+from dgl_deepgnn.init import collect_stages, critical_
+from dgl_deepgnn.init.schemes import critical_std, draw
+
+WIDTH, DEPTH = 64, 20
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    torch.manual_seed(0)
+    dgl.seed(0)
+
+
+@pytest.fixture
+def graph() -> dgl.DGLGraph:
+    plain = dgl.to_bidirected(dgl.rand_graph(60, 200)).remove_self_loop()
+    return dgl.add_self_loop(plain)
+
+
+class Stack(nn.Module):
+    def __init__(
+        self,
+        make: Callable[[], nn.Module],
+        activation: Callable[[Tensor], Tensor] = torch.relu,
+        residual: bool = False,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(make() for _ in range(DEPTH))
+        self.activation, self.residual, self.dropout = activation, residual, nn.Dropout(dropout)
+
+    def forward(self, graph: dgl.DGLGraph, h: Tensor) -> Tensor:
+        for index, layer in enumerate(self.layers):
+            out = layer(graph, self.dropout(self.activation(h)) if index else h).flatten(1)
+            h = h + out if self.residual else out
+        return h
+
+
+class SumByHand(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.own, self.neighbours = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, graph: dgl.DGLGraph, h: Tensor) -> Tensor:
+        return self.own(h) + dgl.ops.copy_u_sum(graph, self.neighbours(h))
+
+
+def conv() -> nn.Module:
+    return GraphConv(WIDTH, WIDTH)
+
+
+def mlp() -> nn.Module:
+    return nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.ReLU(), nn.Linear(WIDTH, WIDTH))
+
+
+@pytest.mark.filterwarnings("ignore:.*scatters around its mean")
+@pytest.mark.parametrize(
+    "make",
+    [
+        conv,
+        lambda: GraphConv(WIDTH, WIDTH, norm="none"),
+        lambda: SAGEConv(WIDTH, WIDTH, "mean"),
+        lambda: SAGEConv(WIDTH, WIDTH, "pool"),
+        lambda: GINConv(mlp(), "sum"),
+        lambda: GATConv(WIDTH, WIDTH // 4, 4),
+    ],
+)
+def test_what_the_closed_form_knows_passes(
+    make: Callable[[], nn.Module], graph: dgl.DGLGraph
+) -> None:
+    critical_(Stack(make), graph)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (lambda: Stack(conv, activation=nn.Identity()), "explodes"),
+        (lambda: Stack(conv, activation=nn.functional.gelu), "vanishes"),
+        (lambda: Stack(conv, activation=nn.functional.silu), "vanishes"),
+        (lambda: Stack(conv, residual=True), "explodes"),
+        (lambda: Stack(SumByHand), "explodes"),
+        (lambda: Stack(lambda: SAGEConv(WIDTH, WIDTH, "mean"), dropout=0.7), "explodes"),
+    ],
+)
+def test_what_it_does_not_see_is_refused(
+    model: Callable[[], nn.Module], message: str, graph: dgl.DGLGraph
+) -> None:
+    stack = model()
+    before = copy.deepcopy(stack.state_dict())
+    with pytest.raises(DGLError, match=rf"('layers|the output).*{message}.*feat"):
+        critical_(stack, graph)
+    for name, value in stack.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+def test_what_cannot_be_probed_is_not_called_checked(graph: dgl.DGLGraph) -> None:
+    with pytest.warns(UserWarning, match="Nothing was checked: the ModuleList did not run"):
+        critical_(nn.ModuleList([conv(), conv()]), graph)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        critical_(conv(), graph)  # one layer cannot drift
+        critical_(nn.Sequential(nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 8)))
+
+
+@pytest.mark.filterwarnings("ignore:Nothing was checked")
+def test_narrow_and_deep_is_warned_of() -> None:
+    layers = [nn.Linear(16, 16) for _ in range(17)]
+    with pytest.warns(UserWarning, match=r"17 layers of width 16.*= 2\.2\).*orthogonal=True"):
+        critical_(nn.ModuleList(layers))
+
+
+@pytest.mark.filterwarnings("ignore:Nothing was checked")
+def test_a_batch_of_different_graphs_is_warned_of() -> None:
+    graphs = [dgl.add_self_loop(dgl.graph(([], []), num_nodes=2)) for _ in range(3)]
+    full = dgl.from_scipy(__import__("scipy.sparse").sparse.csr_matrix(torch.ones(5, 5).numpy()))
+    model = nn.ModuleList(GINConv(nn.Linear(512, 512), "sum") for _ in range(8))
+    with pytest.warns(UserWarning, match="on 75% of them.*ResGINConv"):
+        critical_(model, dgl.batch([*graphs, full]))
+
+
+def test_an_orthogonal_draw_scatters_less() -> None:
+    """Of ReLU layers three fifths of the spread is left."""
+    model = nn.Sequential(*[part for _ in range(24) for part in (nn.Linear(32, 32), nn.ReLU())])
+    feat = torch.randn(1, 32)
+    spread = []
+    for orthogonal in (False, True):
+        logs = []
+        for _ in range(150):
+            draw(collect_stages(model), critical_std, orthogonal=orthogonal)
+            logs.append(model(feat).square().mean().log())
+        spread.append(torch.stack(logs).var().item())
+    assert 0.35 < spread[1] / spread[0] < 0.85
+    weight = model[2].weight.detach()
+    torch.testing.assert_close(weight @ weight.T, 2 * torch.eye(32), rtol=1e-4, atol=1e-4)
