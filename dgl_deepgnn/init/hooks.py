@@ -245,13 +245,18 @@ def collect_stages(module: nn.Module, context: GraphContext = GraphContext()) ->
     DGLError
         If the scale of a module needs the graph and there is none, or `module` is not one.
     """
-    if not isinstance(module, nn.Module):
-        raise DGLError(f"{_ORDER} Where the module belongs stands a {_kind(module)}.")
+    require_module(module)
     load_plugins()
     try:
         return _collect(module, context)
     except UnknownModuleError as error:
         raise UnknownModuleError(error.module, error.reason, root=module) from None
+
+
+def require_module(module: object) -> None:
+    """Raise if a graph, say, stands where the module belongs."""
+    if not isinstance(module, nn.Module):
+        raise DGLError(f"{_ORDER} Where the module belongs stands a {_kind(module)}.")
 
 
 def _collect(module: nn.Module, context: GraphContext) -> list[Stage]:

@@ -18,6 +18,7 @@ from dgl_deepgnn.init.hooks import (
     Stage,
     WithoutGraph,
     collect_stages,
+    require_module,
 )
 from dgl_deepgnn.init.measured import measure
 from dgl_deepgnn.init.probe import check, warn_of_batch, warn_of_spread
@@ -127,6 +128,7 @@ def critical_(
     >>> bool(0.1 < model(graph, feat).square().mean() < 100)
     True
     """
+    require_module(module)
     if feat is None and forward is None:
         return _checked_(module, graph, edge_weight, output_layer, orthogonal, strict)
     context = WithoutGraph(graph, edge_weight, strict=False)
