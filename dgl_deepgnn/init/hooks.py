@@ -253,8 +253,10 @@ def collect_stages(module: nn.Module, context: GraphContext = GraphContext()) ->
         raise UnknownModuleError(error.module, error.reason, root=module) from None
 
 
-def require_module(module: object) -> None:
-    """Raise if a graph, say, stands where the module belongs."""
+def require_module(module: object, graph: object = None) -> None:
+    """Raise if graph and module stand in each other's place."""
+    if isinstance(graph, nn.Module):
+        raise DGLError(f"{_ORDER} Where the graph belongs stands a {_kind(graph)}.")
     if not isinstance(module, nn.Module):
         raise DGLError(f"{_ORDER} Where the module belongs stands a {_kind(module)}.")
 

@@ -128,10 +128,10 @@ def critical_(
     >>> bool(0.1 < model(graph, feat).square().mean() < 100)
     True
     """
-    require_module(module)
+    require_module(module, graph)
     if feat is None and forward is None:
         return _checked_(module, graph, edge_weight, output_layer, orthogonal, strict)
-    context = WithoutGraph(graph, edge_weight, strict=False)
+    context = WithoutGraph(strict=False)  # the graph may be anything that the model takes
     forward = as_called(graph, feat, edge_weight, forward)
     with kept_on_error(module):
         stages = collect_stages(module, context)
