@@ -97,6 +97,8 @@ class CheckedDownload(pooch.HTTPDownloader):
                     "(DGL_DEEPGNN_TIMEOUT allows more)"
                 )
         if failure:
+            if self._response is not None:
+                self._response.close()
             raise failure[0]
 
     def _check_answer(self, response: requests.Response, **_: Any) -> None:

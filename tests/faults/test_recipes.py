@@ -224,23 +224,24 @@ def test_a_recipe_imports_nothing_unasked(
 
 
 def test_a_recipe_runs_code_where_the_user_allows_it(
-    evil: str, monkeypatch: pytest.MonkeyPatch, capsys: Any
+    evil: str, limit: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     """Training, resuming and publishing ask, each for itself: the folder may be another's."""
-    assert command(monkeypatch, "diagnose", evil, "--draws", 1, "--allow-code") == 0
-    train(evil, "run", progress=False, allow_code=True)
-    measure_speedup(evil, "run.speedup", progress=False, allow_code=True)
-    Path("mark").unlink()
-    del sys.modules["evil_data"]
-    for name, folder in (("train", "run"), ("speedup", "run.speedup")):
-        assert command(monkeypatch, name, "--resume", folder) == 2
-    assert command(monkeypatch, "publish", "run", "--zoo", "zoo") == 2
-    assert capsys.readouterr().err.count("--allow-code") == 3
-    with pytest.raises(UserError, match="allow_code=True"):
-        publish("run", zoo="zoo")
-    assert not Path("mark").exists()
-    assert command(monkeypatch, "train", "--resume", "run", "--allow-code") == 0
-    assert command(monkeypatch, "publish", "run", "--zoo", "zoo", "--allow-code") == 0
+    with limit(300):  # six commands
+        assert command(monkeypatch, "diagnose", evil, "--draws", 1, "--allow-code") == 0
+        train(evil, "run", progress=False, allow_code=True)
+        measure_speedup(evil, "run.speedup", progress=False, allow_code=True)
+        Path("mark").unlink()
+        del sys.modules["evil_data"]
+        for name, folder in (("train", "run"), ("speedup", "run.speedup")):
+            assert command(monkeypatch, name, "--resume", folder) == 2
+        assert command(monkeypatch, "publish", "run", "--zoo", "zoo") == 2
+        assert capsys.readouterr().err.count("--allow-code") == 3
+        with pytest.raises(UserError, match="allow_code=True"):
+            publish("run", zoo="zoo")
+        assert not Path("mark").exists()
+        assert command(monkeypatch, "train", "--resume", "run", "--allow-code") == 0
+        assert command(monkeypatch, "publish", "run", "--zoo", "zoo", "--allow-code") == 0
 
 
 def trapped_cache(raw_dir: Path) -> None:
