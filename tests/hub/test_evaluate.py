@@ -73,6 +73,7 @@ def test_each_seed_has_its_split(other_run: Callable[..., Path], tmp_path: Path)
     import torch
 
     torch.manual_seed(0)
+    dgl.seed(0)  # ten graphs are scored, and on some draws all are right
     graphs = []
     for index in range(40):
         graph = dgl.rand_graph(6, 14).add_self_loop()
