@@ -36,15 +36,15 @@ class Inputs:
 
 
 def undirected() -> DGLGraph:
-    """Communities with a few hubs, self-loops."""
+    """Communities with a few hubs: everyone has picked three others, by popularity; self-loops."""
     rng = np.random.default_rng(0)
     community = rng.integers(0, CLASSES, NODES)
     popularity = rng.pareto(3, NODES) + 1
-    src, dst = rng.choice(NODES, (2, 6 * NODES), p=popularity / popularity.sum())
-    keep = (community[src] == community[dst]) | (rng.random(len(src)) < 0.3)
-    graph = dgl.graph((src[keep], dst[keep]), num_nodes=NODES)
-    graph = dgl.to_bidirected(dgl.remove_self_loop(graph))
-    return graph.add_self_loop()
+    same = np.where(community[:, None] == community, 1.0, 0.1) * popularity
+    np.fill_diagonal(same, 0.0)
+    picked = [rng.choice(NODES, 3, replace=False, p=row / row.sum()) for row in same]
+    graph = dgl.graph((np.repeat(np.arange(NODES), 3), np.concatenate(picked)))
+    return dgl.to_bidirected(graph).add_self_loop()
 
 
 def acyclic() -> DGLGraph:
