@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -219,3 +221,26 @@ def test_parameters_count_as_they_are_now() -> None:
 def test_without_critical_point(activation: object, message: str) -> None:
     with pytest.raises(DGLError, match=message):
         critical_point(activation)  # type: ignore[arg-type]
+
+
+def test_silu_with_too_small_biases_loses_its_gradients() -> None:
+    point = critical_point(F.silu)
+    tenth = CriticalPoint(point.weight_variance, point.bias_variance / 10, None)
+    signal, gradient = deep(tenth, F.silu, start=1.0, depth=24)
+    assert signal == pytest.approx(0.12, rel=0.1)
+    assert 0.5**28 < gradient < 0.5**18
+
+
+def test_the_table_of_the_page_is_what_is_found() -> None:
+    page = Path(__file__).parents[2] / "docs" / "theory.md"
+    modules = {name.lower(): module for name, module in vars(nn).items()}
+    checked = 0
+    for line in page.read_text("utf-8").splitlines():
+        match = re.fullmatch(r"\| ([A-Za-z, ]+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|", line)
+        for name in match[1].split(", ") if match else ():
+            point = critical_point(modules[name.lower()]())
+            found = point.weight_variance, point.bias_variance, point.mean_square
+            for written, value in zip(match.groups()[1:], found, strict=True):  # type: ignore[union-attr]
+                assert float(written) == pytest.approx(value, rel=2e-3), name
+            checked += 1
+    assert checked >= 8

@@ -9,7 +9,7 @@ import pytest
 import torch
 from dgl import DGLGraph
 
-from dgl_deepgnn import ResGCN, ResGraphConv
+from dgl_deepgnn import ResGCN, ResGraphConv, growth
 
 
 @pytest.mark.parametrize("norm", ["both", "right", "left", "none"])
@@ -144,3 +144,22 @@ def test_second_derivatives_beside_frozen_parameters() -> None:
     first.sum().backward()
     assert conv.weight.grad is not None
     assert conv.weight.grad.any()
+
+
+def test_acyclic_graphs_want_the_growth_where_there_is_no_residual_connection() -> None:
+    """On a path with shortcuts and self-loops the spectral radius is the largest diagonal entry."""
+    torch.manual_seed(0)
+    nodes = torch.arange(200)
+    steps = [(nodes[:-k], nodes[k:]) for k in (1, 2, 3)]
+    ends = [torch.cat(part) for part in zip(*steps, strict=True)]
+    path = dgl.graph(tuple(ends), num_nodes=200).add_self_loop()
+    feat = torch.randn(200, 64)
+
+    def mean_square(**options: object) -> float:
+        models = [ResGCN(64, 64, 64, 32, **options) for _ in range(3)]
+        return sum(model(path, feat).square().mean().item() for model in models) / 3
+
+    assert 0.1 < mean_square() < 10  # branches that start at zero
+    plain = {"residual": None, "t": 1.0}
+    assert mean_square(**plain) > 1e10
+    assert 0.01 < mean_square(spectral_radius=growth(path, "both", 32).item(), **plain) < 10
