@@ -99,7 +99,11 @@ def _describe_tuning(result: dict[str, Any], folder: Path) -> str:
         cells = []
         for part in rounds:
             loss = part["val_loss"].get(rate, "")
-            cells.append(loss if loss == "" else "diverged" if loss is None else f"{loss:.4f}")
+            if loss is None:
+                loss = "diverged"
+            elif loss != "":
+                loss = f"{loss:.4f}" if loss < 1e4 else f"{loss:.1e}"
+            cells.append(loss)
         lines.append(f"{rate:>8}" + "".join(f"{cell:>18}" for cell in cells))
     return "\n".join(
         [

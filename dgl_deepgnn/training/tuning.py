@@ -23,8 +23,8 @@ __all__ = ["tune"]
 
 KIND = "tuning"
 RATIO = 10**0.25
-GRIDS = {"adam": range(-12, 1), "adamw": range(-12, 1), "sgd": range(-8, 5)}
-"""Learning rates that are tried, as powers of RATIO: 0.001 to 1, of SGD 0.01 to 10."""
+GRIDS = {"adam": range(-12, 1), "adamw": range(-12, 1), "sgd": range(-12, 5)}
+"""Learning rates that are tried, as powers of RATIO: 0.001 to 1, of SGD to 10."""
 KEPT = 3
 """One in so many goes on to a round of so many times the epochs."""
 ROUNDS = 3
@@ -155,14 +155,14 @@ class _Tuning:
         small = self._trainer(1.0, self.seeds[0])
         self.rounds = _rounds(small.total_epochs)
         per_epoch = small.batches.steps_per_epoch
-        most = _most_epochs(self.rounds, len(self.grid), len(self.seeds))
+        self.most_epochs = _most_epochs(self.rounds, len(self.grid), len(self.seeds))
         large = Trainer(folder.recipe, data, folder.recipe.seeds[0], device)
         self.budget = (
             f"{len(self.grid)} learning rates and {counted(len(self.seeds), 'seed')}: at most "
-            f"{most * per_epoch:,} optimizer steps of {_size(small)}. The recipe trains "
+            f"{self.most_epochs * per_epoch:,} optimizer steps of {_size(small)}. The recipe trains "
             f"{large.total_steps * len(folder.recipe.seeds):,} steps of {_size(large)}."
         )
-        self.bar = tqdm(total=most, unit="epoch", disable=not progress)
+        self.progress = progress
         (folder.path / "trials").mkdir(exist_ok=True)
 
     @staticmethod
@@ -181,6 +181,7 @@ class _Tuning:
     def run(self) -> dict[str, Any]:
         """Halve the learning rates until the last round is done."""
         powers, rounds = list(self.grid), []
+        self.bar = tqdm(total=self.most_epochs, unit="epoch", disable=not self.progress)
         with self.bar:
             for number, epochs in enumerate(self.rounds):
                 scores = {power: self._score(power, epochs) for power in powers}
