@@ -86,7 +86,7 @@ def spread(parts: list[Part], processes: int, limit: float, log: Path) -> dict[s
         time.sleep(0.02)
         for process, worker in list(running.items()):
             done, status = os.waitpid(process, os.WNOHANG)
-            stuck = not done and worker.is_stuck(30 * limit)
+            stuck = not done and worker.is_stuck(120 * limit)
             if stuck:
                 os.kill(process, signal.SIGKILL)
                 _, status = os.waitpid(process, 0)
