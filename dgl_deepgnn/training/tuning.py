@@ -159,8 +159,8 @@ class _Tuning:
         large = Trainer(folder.recipe, data, folder.recipe.seeds[0], device)
         self.budget = (
             f"{len(self.grid)} learning rates and {counted(len(self.seeds), 'seed')}: at most "
-            f"{self.most_epochs * per_epoch:,} optimizer steps of {_size(small)}. The recipe trains "
-            f"{large.total_steps * len(folder.recipe.seeds):,} steps of {_size(large)}."
+            f"{self.most_epochs * per_epoch:,} optimizer steps of {_size(small)}. The recipe "
+            f"trains {large.total_steps * len(folder.recipe.seeds):,} steps of {_size(large)}."
         )
         self.progress = progress
         (folder.path / "trials").mkdir(exist_ok=True)
