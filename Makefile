@@ -11,7 +11,7 @@ export DGLBACKEND := pytorch
 WITHOUT_DGL := tests/test_graph.py tests/test_without_dgl.py tests/test_registry.py \
 	tests/data/test_hits.py tests/data/test_metrics.py tests/operator/test_schedule.py
 
-.PHONY: train test test-seeds lint benchmark torture clean
+.PHONY: train test test-compat test-seeds lint benchmark torture clean
 
 train: .venv/installed
 	$(BIN)/dgl-deepgnn train resgcn64.digits
@@ -26,6 +26,16 @@ SEEDS ?= 20
 test-seeds: .venv/installed
 	for seed in $$(seq $(SEEDS)); do $(BIN)/python -m pytest -q -n 2 -p randomly \
 		--randomly-seed=$$seed --hypothesis-seed=$$seed $(TESTS) || exit; done
+
+# The whole suite on Python 3.12, beside DGL 2.1; on 3.13, for which there is no DGL, what works
+# without it. Downloads gigabytes; wants python3.12 and python3.13.
+test-compat:
+	python3.12 -m venv build/py312
+	build/py312/bin/pip install --quiet -c constraints.txt -e '.[test]'
+	build/py312/bin/python -m pytest
+	python3.13 -m venv build/py313
+	build/py313/bin/pip install --quiet -c constraints.txt -e '.[test]'
+	build/py313/bin/python -m pytest $(WITHOUT_DGL)
 
 lint: .venv/installed
 	$(BIN)/ruff format --check .
