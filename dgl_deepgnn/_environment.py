@@ -11,6 +11,7 @@ import importlib.util
 import platform
 import sys
 import warnings
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
@@ -19,7 +20,7 @@ from typing import Any
 __all__ = ["doctor", "is_ready", "problem"]
 
 _DGL = "1.1.3" if sys.version_info < (3, 12) else "2.1.0"
-REPAIR = f"{sys.executable} -m pip install 'dgl=={_DGL}' 'torch==2.13.0' packaging"
+REPAIR = f"{sys.executable} -m pip install 'dgl=={_DGL}' 'torch==2.13.0' packaging pandas"
 GRAPHBOLT = "dgl.graphbolt"
 CORE = ("torch", "numpy", "scipy")
 """What the layers need."""
@@ -194,6 +195,7 @@ def _is_command_line() -> bool:
     return started == "dgl-deepgnn" or (started == "-m" and "dgl_deepgnn" in sys.orig_argv)
 
 
+@cache  # parts that a failed import leaves behind can make a second one pass
 def _why_not(module: str) -> str:
     """Reason why `module` does not import; empty if it does."""
     try:
@@ -219,8 +221,9 @@ def _install(package: str) -> str:
 
 def _explain(reason: str) -> str:
     """What stands behind DGL's own words."""
-    if "packaging" in reason:
-        return "DGL imports the package 'packaging' without declaring it."
+    for package in ("packaging", "pandas"):
+        if f"No module named '{package}'" in reason:
+            return f"DGL imports the package '{package}' without declaring it."
     if any(word in reason for word in ("graphbolt", "torchdata", "setuptools", "pydantic")):
         return (
             "DGL 2 imports its part GraphBolt, which needs a library compiled for exactly this "

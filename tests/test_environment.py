@@ -251,6 +251,7 @@ def test_wheel_has_every_subpackage() -> None:
 def test_doctor_knows_every_dependency_and_the_pinned_versions() -> None:
     lines = setup_cfg()["options"]["install_requires"].split("\n")
     required = {re.split(r"[ <>=!;]", line)[0] for line in lines if line and line[0] != "#"}
+    required -= {"pandas"}  # of DGL 2.1 alone
     assert set(_environment.PACKAGES) == required
     pins = set(re.findall(r"^[^;\n]+", (ROOT / "constraints.txt").read_text(), re.MULTILINE))
     assert set(re.findall(r"'(.*?)'", _environment.REPAIR)) <= pins

@@ -49,8 +49,6 @@ def test_a_folder_imports_only_from_floors_above_it() -> None:
         if importer not in (imported, "__init__", "__main__")  # the package's face and its command
         and imported != "__version__"
         and FLOOR[imported] >= FLOOR[importer]
-        # A model class loads itself: `ResGCN.from_pretrained`.
-        and (importer, imported) != ("nn", "hub")
     ]
     assert not wrong
 
