@@ -44,15 +44,18 @@ def measure(case: Case, depth: int, arm: str, steps: int) -> dict[str, Any]:
     -------
     dict
         ``refused``: the error's first line, and nothing else; or ``mean_square`` by view,
-        ``gradient`` and ``losses`` by learning rate: pairs (after half of the steps, after all).
+        ``gradient``, ``losses`` by learning rate: pairs (after half of the steps, after all), and
+        ``unchecked`` where a warning said that the closed form could not be tried.
     """
     inputs, fresh = draw_inputs(case.kind, 0), draw_inputs(case.kind, FRESH)
     squares: dict[str, list[float | None]] = {view: [] for view in VIEWS}
     gradients: list[float | None] = []
     losses: dict[str, list[list[float | None]]] = {f"{rate:g}": [] for rate in LEARNING_RATES}
+    unchecked = False
     for seed in SEEDS:
         try:
-            model = _initialized(case, depth, arm, inputs, seed)
+            model, warned = _initialized(case, depth, arm, inputs, seed)
+            unchecked |= warned
         except DGLError as error:
             return {"refused": str(error).splitlines()[0]}
         gradients.append(_number(_first_gradient(case, model, inputs)))
@@ -62,26 +65,31 @@ def measure(case: Case, depth: int, arm: str, steps: int) -> dict[str, Any]:
                 out = case.run(model, fresh if view.endswith("fresh") else inputs)
             values.append(_number(out.double().square().mean().item()))
         for rate in LEARNING_RATES if steps else ():
-            model = _initialized(case, depth, arm, inputs, seed)
+            model, _ = _initialized(case, depth, arm, inputs, seed)
             losses[f"{rate:g}"].append(_train(case, model, inputs, rate, steps))
     return {
         "mean_square": squares,
         "gradient": gradients,
         "losses": {rate: pairs for rate, pairs in losses.items() if pairs},
+        **({"unchecked": True} if unchecked else {}),
     }
 
 
-def _initialized(case: Case, depth: int, arm: str, inputs: Inputs, seed: int) -> nn.Module:
+def _initialized(
+    case: Case, depth: int, arm: str, inputs: Inputs, seed: int
+) -> tuple[nn.Module, bool]:
+    """Return the model, and whether a warning said that nothing could be checked."""
     torch.manual_seed(seed)
     model = case.make(depth, inputs)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # they are advice; figures are what counts here
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
         if arm == "closed form":
             weight = inputs.edge_weight if case.weighted else None
             critical_(model, inputs.graph, edge_weight=weight)
         elif arm == "measured":
             critical_(model, forward=lambda model: case.run(model, inputs))
-    return _with_statistics(model, case, inputs)
+    unchecked = any("Nothing was checked" in str(warning.message) for warning in caught)
+    return _with_statistics(model, case, inputs), unchecked
 
 
 def _with_statistics(model: nn.Module, case: Case, inputs: Inputs) -> nn.Module:

@@ -78,9 +78,9 @@ def report(results: dict[str, Any]) -> str:
         lines += ["", f"## {depth} layers at the start", "", *_start_table(rows, depth)]
         if any("losses" in row and row["losses"] for key, row in rows.items() if key[1] == depth):
             lines += ["", f"## {depth} layers in training", "", *_loss_table(rows, depth)]
-    refused = {m: row["refused"] for (m, _, arm), row in rows.items() if "refused" in row}
-    lines += ["", "## Why the closed form was refused", ""]
-    lines += [f"- {model}: {reason}" for model, reason in refused.items()]
+    refused = {(m, a): row["refused"] for (m, _, a), row in rows.items() if "refused" in row}
+    lines += ["", "## What was refused, and why", ""]
+    lines += [f"- {model}, {arm}: {reason}" for (model, arm), reason in refused.items()]
     return "\n".join(lines) + "\n"
 
 
@@ -100,11 +100,15 @@ def _summary(rows: dict[tuple[str, int, str], Row], depths: list[int]) -> list[s
             + _named(" Not:", [m for m in measured if m not in good])
         )
         accepted = [m for m, r in closed.items() if "refused" not in r]
-        wrong = [m for m in accepted if not is_right(closed[m])]
+        off = [m for m in accepted if not is_right(closed[m])]
+        warned = [m for m in off if closed[m].get("unchecked")]
+        silent = [m for m in off if m not in warned]
         lines.append(
-            f"- {depth} layers, closed form: {len(accepted) - len(wrong)} right, "
-            f"{len(closed) - len(accepted)} refused, {len(wrong)} wrong (below 1e-4 or above 1000)."
-            + _named(" Wrong:", wrong)
+            f"- {depth} layers, closed form: {len(accepted) - len(off)} right, "
+            f"{len(closed) - len(accepted)} refused, {len(warned)} wrong (below 1e-4 or above "
+            f"1000) with a warning that nothing could be checked, {len(silent)} wrong without one."
+            + _named(" With a warning:", warned)
+            + _named(" Without:", silent)
         )
         trained = [
             m for m, r in measured.items() if r.get("losses") and stock.get(m, {}).get("losses")
@@ -172,7 +176,8 @@ def _loss_table(rows: dict[tuple[str, int, str], Row], depth: int) -> list[str]:
             for rate in rates:
                 pairs = [] if row is None else row.get("losses", {}).get(rate, [])
                 cells.append(" / ".join(_median(pairs, i) for i in (0, 1)) if pairs else "-")
-        lines.append(f"| {model} | {' | '.join(cells)} |")
+        if any(cell != "-" for cell in cells):
+            lines.append(f"| {model} | {' | '.join(cells)} |")
     return lines
 
 

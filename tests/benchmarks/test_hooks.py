@@ -15,7 +15,9 @@ from benchmarks.hooks import __main__ as command
 from benchmarks.hooks.cases import CASES
 from benchmarks.hooks.inputs import CLASSES, GRAPHS, NODES, draw_inputs
 from benchmarks.hooks.measure import ARMS, SEEDS, VIEWS, measure
-from benchmarks.hooks.report import is_order_one, is_right, is_worse
+from benchmarks.hooks.report import is_order_one, is_right, is_worse, report
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
 def test_there_are_enough_models_of_every_kind() -> None:
@@ -108,12 +110,19 @@ def test_a_part_run_replaces_its_rows_alone(
     kept = row("stock", square=7.0)
     former = row("closed form", square=7.0)
     out.write_text(json.dumps({"command": command.COMMAND, "rows": [former, kept]}))
-    options = ["--arms", *ARMS[:2], "--models", "GraphConv, ReLU", "--depths", "3", "--steps", "10"]
+    options = ["--models", "GraphConv, ReLU", "--depths", "3", "--steps", "10"]
     monkeypatch.setattr(sys, "argv", ["hooks", *options, "--out", str(out)])
     command.main()
     rows = json.loads(out.read_text())["rows"]
     assert rows[-2:] == [kept, former]  # in the order of the arms
-    assert [r["arm"] for r in rows[:-2]] == list(ARMS[:2])
+    assert [r["arm"] for r in rows[:-2]] == list(ARMS)
     assert all(r["depth"] == 3 and r["losses"] for r in rows[:-2])
-    assert "3 layers, closed form: 1 right" in capsys.readouterr().out
+    assert "3 layers, measured: 1 of 1" in capsys.readouterr().out
     assert "| GraphConv, ReLU | 7 | 1 | 7 |" in out.with_suffix(".md").read_text()
+
+
+def test_the_tables_are_those_of_the_data() -> None:
+    results = json.loads((BENCHMARKS / "hooks.json").read_text("utf-8"))
+    assert (BENCHMARKS / "hooks.md").read_text("utf-8") == report(results)
+    measured = [r for r in results["rows"] if (r["arm"], r["depth"]) == ("measured", 32)]
+    assert [r["model"] for r in measured] == list(CASES)
