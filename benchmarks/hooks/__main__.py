@@ -1,7 +1,8 @@
 """Models as DGL's users write them: as they come, after `critical_` in closed form, and measured.
 
 Writes ``benchmarks/hooks.json`` and from it the tables ``hooks.md``. Every model of every arm is a
-row that replaces its former self, so that a part can be run alone.
+row that replaces its former self, so that a part can be run alone. ``--steps 0`` leaves out training,
+which takes the most of its time.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ def main() -> None:
         former = rows.get((name, depth, arm), {})
         if not arguments.steps and "losses" in found and "losses" in former:
             found["losses"] = former["losses"]
+        results["command"] = COMMAND if arguments.steps else f"{COMMAND} --steps 0"
         rows[name, depth, arm] = {"model": name, "depth": depth, "arm": arm, **found}
         results["rows"] = [rows[key] for key in sorted(rows, key=_order)]
         write_json(arguments.out, results)
