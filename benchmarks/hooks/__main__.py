@@ -1,8 +1,8 @@
 """Models as DGL's users write them: as they come, after `critical_` in closed form, and measured.
 
 Writes ``benchmarks/hooks.json`` and from it the tables ``hooks.md``. Every model of every arm is a
-row that replaces its former self, so that a part can be run alone. ``--steps 0`` leaves out training,
-which takes the most of its time.
+row that replaces its former self, so that a part can be run alone. ``--steps 0`` leaves out
+training, which takes the most of its time.
 """
 
 from __future__ import annotations
