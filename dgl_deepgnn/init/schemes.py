@@ -108,10 +108,10 @@ def critical_(
     --------
     >>> import dgl
     >>> graph = dgl.rand_graph(1000, 10000).add_self_loop()
-    >>> layers = [dgl.nn.GraphConv(64, 64, activation=torch.relu) for _ in range(31)]
-    >>> layers.append(dgl.nn.GraphConv(64, 64))
+    >>> layers = [dgl.nn.GraphConv(256, 256, activation=torch.relu) for _ in range(31)]
+    >>> layers.append(dgl.nn.GraphConv(256, 256))
     >>> model = critical_(dgl.nn.Sequential(*layers), graph)
-    >>> bool(1e-4 < model(graph, torch.randn(1000, 64)).square().mean() < 10)
+    >>> bool(1e-4 < model(graph, torch.randn(1000, 256)).square().mean() < 10)
     True
 
     A layer written by hand, which no closed form knows:

@@ -17,6 +17,7 @@ from dgl_deepgnn import ResGCN, create_model
 from dgl_deepgnn.diagnostics import Diagnosis, Verdict, diagnose
 from dgl_deepgnn.errors import DGLError
 from dgl_deepgnn.init import critical_
+from dgl_deepgnn.init.schemes import closed_form_
 from dgl_deepgnn.nn import ResGraphConv
 
 
@@ -241,7 +242,7 @@ def test_lazy_and_parametrized_layers(make: Any, graph: DGLGraph, feat: Tensor) 
 
 def test_dropout_in_forward_is_seen(graph: DGLGraph, feat: Tensor) -> None:
     """A critical network is level in evaluation, and grows in training."""
-    model = critical_(Dropped(32, 0.5), graph)
+    model = closed_form_(Dropped(32, 0.5), graph)
     result = diagnose(model, graph, feat, draws=6)
     growth = result.mean("training")[-2] / result.mean("mean_square")[-2]
     assert growth > 1e2
@@ -250,8 +251,8 @@ def test_dropout_in_forward_is_seen(graph: DGLGraph, feat: Tensor) -> None:
     assert "Without dropout it would be healthy" in message
     # Scaled for training, the network falls in evaluation: by the draw, too far or just not.
     assert "Take less dropout" in message or "critical_(model, graph, feat) mends it" in message
-    # Drawn anew it has the same scale; only what is measured in training mode sees the dropout.
-    assert "scale of critical_(model, graph) already" in message
+    # The closed form does not see the dropout; its own probe in training mode does.
+    assert "critical_(model, graph) refuses it: The closed form does not fit" in message
     plain = diagnose(critical_(Dropped(32, 0.0), graph), graph, feat, draws=6)
     assert "training" not in plain.measured and scale(plain).status == "healthy", str(plain)
 
@@ -296,10 +297,12 @@ def test_advice_to_a_stock_model_can_be_followed(graph: DGLGraph, feat: Tensor) 
 
 def test_what_was_done_is_not_advised_again(graph: DGLGraph, feat: Tensor) -> None:
     """In closed form nothing is known of residual connections in forward; measured, it is."""
-    model = critical_(Added(40), graph)
+    model = closed_form_(Added(40), graph)
     result = diagnose(model, graph, feat, draws=3)
     assert scale(result).status == "exploding"
-    assert "Its weights have the scale of critical_(model, graph) already." in scale(result).message
+    assert (
+        "critical_(model, graph) refuses it: The closed form does not fit" in scale(result).message
+    )
     assert "critical_(model, graph, feat) mends it" in scale(result).message
     assert scale(diagnose(critical_(model, graph, feat), graph, feat, draws=3)).status == "healthy"
 
@@ -310,7 +313,7 @@ def test_advice_is_tried_first(graph: DGLGraph, feat: Tensor) -> None:
         nn.init.normal_(conv.weight, std=0.3)
     forward = lambda model: model(graph, feat)  # noqa: E731
     message = scale(diagnose(model, graph, feat, forward=forward, draws=3)).message
-    assert "critical_(model, graph) does not mend it (exploding, tried on a copy)" in message
+    assert "critical_(model, graph) refuses it: The closed form does not fit" in message
     assert "critical_(model, forward=forward) mends it" in message
 
 
