@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -44,6 +45,7 @@ _SMOOTH = {
     for packet in (getattr(_aten, name), getattr(_aten, f"{name}_", None))
 }
 _ANY = CriticalPoint(1.0, 0.0, None)
+_LEAST, _MOST = 1e-4, 1e4  # mean square of the output; unscaled residual sums have that of depth
 _SMALL = 0.1  # for an activation whose only fixed point is 0: so near it that tanh is 1 % off
 
 
@@ -82,7 +84,7 @@ def measure(
     try:
         for _ in range(2):
             with undisturbed(module, forward, arguments, training=True), mode:
-                forward(module)
+                out = first_tensor(forward(module))
             if not mode.scaled:
                 raise DGLError(
                     f"No weight of the {type(module).__name__} met a feature that is not zero, so "
@@ -94,6 +96,15 @@ def measure(
     finally:
         for handle in handles:
             handle.remove()
+    scale = math.nan if out is None else mean_square(out)
+    if out is not None and not _LEAST < scale < _MOST:
+        warnings.warn(
+            f"Measured, the {type(module).__name__} still ends at a mean square of {scale:.2g}: "
+            "something in it scales the features where no weight is multiplied with them, such as "
+            "weights that are composed of others, a gate, or an output that starts at zero. Look "
+            "at it layer by layer: dgl_deepgnn.diagnose(model, graph, feat).",
+            stacklevel=3,
+        )
 
 
 def mean_square(values: Tensor) -> float:

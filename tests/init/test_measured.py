@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import dgl
@@ -9,7 +10,17 @@ import dgl.function as fn
 import pytest
 import torch
 from dgl import DGLError
-from dgl.nn import ChebConv, DotGatConv, GATConv, GINConv, GraphConv, NNConv, SAGEConv, TAGConv
+from dgl.nn import (
+    ChebConv,
+    DotGatConv,
+    GATConv,
+    GINConv,
+    GraphConv,
+    NNConv,
+    RelGraphConv,
+    SAGEConv,
+    TAGConv,
+)
 from torch import Tensor, nn
 
 from dgl_deepgnn import ResGCN, ResGIN
@@ -367,3 +378,28 @@ def test_start_at_zero_of_our_models_is_kept(graph: dgl.DGLGraph, feat: Tensor) 
     critical_(model, graph, feat)
     assert not any(conv.mlp[-1].weight.any() for conv in model.branches)
     assert all(conv.mlp[0].weight.any() for conv in model.branches)
+
+
+class Relations(nn.Module):
+    """Weights of relations composed of two bases, as ``regularizer="basis"`` does it."""
+
+    def __init__(self, regularizer: str | None) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(
+            RelGraphConv(WIDTH, WIDTH, 4, regularizer, 2) for _ in range(DEPTH)
+        )
+
+    def forward(self, graph: dgl.DGLGraph, h: Tensor) -> Tensor:
+        etypes = torch.arange(graph.num_edges()) % 4
+        for conv in self.convs:
+            h = torch.relu(conv(graph, h, etypes))
+        return h
+
+
+def test_what_measuring_does_not_reach_is_never_silent(graph: dgl.DGLGraph, feat: Tensor) -> None:
+    with pytest.warns(UserWarning, match="still ends at a mean square of"):
+        critical_(Relations("basis"), graph, feat)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*still ends at")
+        known = critical_(Relations(None), graph, feat)
+    assert 0.1 < known(graph, feat).square().mean() < 10
