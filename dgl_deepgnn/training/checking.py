@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from dgl_deepgnn.data import load_data
+from dgl_deepgnn.data.trust import load_recipe_data
 from dgl_deepgnn.diagnostics.depth_check import DepthCheck, depth_check
 from dgl_deepgnn.nn import DeepGNN
 from dgl_deepgnn.recipe import Recipe, load_recipe
@@ -52,7 +52,7 @@ def check_recipe(
     """
     if not isinstance(recipe, Recipe):
         recipe = load_recipe(recipe)
-    data = load_data(recipe.data.name, **recipe.data.options)
+    data = load_recipe_data(recipe.data.name, recipe.data.options)
     first = recipe.seeds[0]
     size = {"num_layers": min(depths, default=1), "hidden_feats": min(widths, default=1)}
     smallest = recipe.model_copy(update={"model": recipe.model.model_copy(update=size)})

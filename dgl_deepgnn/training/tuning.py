@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from dgl_deepgnn.data import TaskData, load_data
+from dgl_deepgnn.data import TaskData
+from dgl_deepgnn.data.trust import load_recipe_data
 from dgl_deepgnn.errors import UserError
 from dgl_deepgnn.files import new_folder, write_text
 from dgl_deepgnn.recipe import Recipe, load_recipe
@@ -96,7 +97,7 @@ def tune(
     if not isinstance(recipe, Recipe):
         recipe = load_recipe(recipe)
     target_device = find_device(device)
-    data = load_data(recipe.data.name, **recipe.data.options)
+    data = load_recipe_data(recipe.data.name, recipe.data.options)
     if resume:
         if output is None:
             raise UserError("To resume, say which folder.")
