@@ -262,7 +262,7 @@ class DeepGNN(Pretrained, nn.Module):
         if self.head is None:
             return hidden
         if isinstance(self.head, EdgeHead):
-            return self.head(graph.graph, hidden, edge_feat)
+            return self.head(graph.graph_on(hidden.device), hidden, edge_feat)
         return self.head(graph.graph, hidden)
 
     def features(self, operator: AggregationOperator, feat: Tensor) -> Tensor:

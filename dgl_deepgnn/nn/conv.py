@@ -224,6 +224,8 @@ def _is_autocast(x: Tensor) -> bool:
         return torch.is_autocast_enabled(x.device.type)
     except TypeError:  # before PyTorch 2.4
         return torch.is_autocast_enabled() or torch.is_autocast_cpu_enabled()
+    except RuntimeError:  # a device without autocast, such as "meta"
+        return False
 
 
 def undivided_radius(conv: ResidualConv, context: GraphContext) -> float:

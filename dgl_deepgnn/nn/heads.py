@@ -82,7 +82,7 @@ class EdgeHead(nn.Module):
             [self.hidden_feats, self.hidden_feats, self.edge_feats], dim=1
         )
         # Nodes are fewer than edges: multiply before gathering.
-        src, dst = (ends.to(feat.device) for ends in graph.edges(order="eid"))
+        src, dst = graph.edges(order="eid")
         hidden = F.linear(feat, source, self.pair.bias)[src] + F.linear(feat, destination)[dst]
         if edge_feat is not None:
             hidden = hidden + F.linear(edge_feat, edge)

@@ -71,6 +71,7 @@ class AggregationOperator:
         self._tensors: dict[
             tuple[torch.device, torch.dtype], tuple[SparseMatrix, SparseMatrix]
         ] = {}
+        self._graphs: dict[torch.device, AnyGraph] = {}
 
     @property
     def spectral_radius(self) -> float:
@@ -124,6 +125,17 @@ class AggregationOperator:
                 SparseMatrix(self._transpose, device, dtype),
             )
         return self._tensors[device, dtype]
+
+    def graph_on(self, device: torch.device) -> AnyGraph:
+        """The graph with its ids on a device, copied there once."""
+        if self.graph.device == device:
+            return self.graph
+        if device not in self._graphs:
+            copy = Graph(self.graph.edges(order="eid"), self.graph.num_nodes())
+            copy.set_batch_num_nodes(self.graph.batch_num_nodes())
+            copy.set_batch_num_edges(self.graph.batch_num_edges())
+            self._graphs[device] = copy.to(device)
+        return self._graphs[device]
 
     def select(self, which: Sequence[int]) -> AggregationOperator:
         """Operator of some graphs of the batch, cut out of this one's matrix.
@@ -184,7 +196,7 @@ class AggregationOperator:
 
     def __getstate__(self) -> dict[str, Any]:
         # PyTorch cannot copy CSR tensors; they are made again when needed.
-        return {**self.__dict__, "_tensors": {}}
+        return {**self.__dict__, "_tensors": {}, "_graphs": {}}
 
     def __repr__(self) -> str:
         return (

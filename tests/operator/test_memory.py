@@ -13,9 +13,10 @@ import pytest
 import scipy.sparse as sp
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from torch_geometric.data import Batch, Data
 
-from dgl_deepgnn import ResGCN, ResGIN, aggregation_operator
+from dgl_deepgnn import ResGCN, ResGIN, ResGraphSAGE, aggregation_operator
 from dgl_deepgnn.graph import Graph
 from dgl_deepgnn.operator import memory
 from dgl_deepgnn.operator.memory import remembered_operator
@@ -156,6 +157,53 @@ def test_memory_is_bounded(builds: list[Any]) -> None:
     assert len(builds) == len(graphs)
     remembered_operator(graphs[0], "both", 1.0)  # the one used least recently was given up
     assert len(builds) == len(graphs) + 1
+
+
+class Copies(TorchFunctionMode):
+    """What leaves for the host, or for another device, of at least so many numbers."""
+
+    def __init__(self, least: int) -> None:
+        super().__init__()
+        self.least, self.seen = least, list[str]()
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        name, given = getattr(func, "__name__", ""), args[0] if args else None
+        if isinstance(given, Tensor) and given.numel() >= self.least:
+            moved = isinstance(out, Tensor) and out.device != given.device
+            if moved or name in ("cpu", "numpy", "tolist"):
+                self.seen.append(name)
+        return out
+
+
+@pytest.mark.parametrize("head", ["node", "graph", "edge"])
+@pytest.mark.parametrize("model", [ResGCN, ResGraphSAGE, ResGIN])
+@pytest.mark.parametrize("form", ["DGL", "Graph"])
+def test_features_on_another_device(form: str, model: type, head: str, builds: list[Any]) -> None:
+    """The graph is copied there once, when the operator is built, and never to the host again."""
+    graph, net = forms()[form], model(4, 8, 3, num_layers=4, head=head).to("meta")
+    feat = torch.empty(12, 4, device="meta")
+    rows = {"node": 12, "graph": 1, "edge": graph.num_edges()}[head]
+    for step in range(3):
+        with Copies(least=12) as copies:
+            scores = net(graph, feat)
+            scores.sum().backward()
+        assert scores.shape == (rows, 3) and scores.is_meta
+        assert all(weight.grad is not None for weight in net.parameters())
+        assert bool(copies.seen) == (step == 0)
+    assert len(builds) == 1
+
+
+@pytest.mark.parametrize("head", ["node", "graph", "edge"])
+def test_graph_and_features_on_another_device(head: str) -> None:
+    """A step with an operator reads nothing of the graph on the host: there it has no numbers."""
+    net = ResGCN(4, 8, 3, num_layers=4, head=head).to("meta")
+    operator = net.operator(Graph(ends()))
+    operator.graph = operator.graph.to("meta")
+    net(operator, torch.empty(12, 4, device="meta")).sum().backward()
+    assert all(weight.grad is not None for weight in net.parameters())
 
 
 def test_blocks_are_not_remembered(builds: list[Any]) -> None:
