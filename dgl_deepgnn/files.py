@@ -38,6 +38,7 @@ __all__ = [
     "read_json",
     "read_limited",
     "read_lines",
+    "read_plain",
     "save_tensors",
     "write_figure",
     "write_json",
@@ -83,6 +84,19 @@ def read_limited(path: Path, most: int) -> bytes:
     if len(content) > most:
         raise UserError(f"{path} is larger than the {most:,} bytes that are read.")
     return content
+
+
+def read_plain(path: Path) -> bytes:
+    """Content of a plain file of any size; a pipe in its place is not waited for.
+
+    Raises
+    ------
+    OSError
+        If it cannot be opened.
+    UserError
+        If it is a folder, device or pipe.
+    """
+    return read_limited(path, path.stat().st_size)
 
 
 # --- whole or not at all ---
@@ -230,7 +244,7 @@ def read_json(path: Path, place: str, required: bool = True) -> dict[str, Any]:
     DamagedError
         If it is not a JSON object or the checksum differs.
     """
-    return _object(path, path.read_bytes(), place, required)
+    return _object(path, read_plain(path), place, required)
 
 
 def write_lines(path: Path, lines: Iterable[Mapping[str, Any]], place: str) -> None:
@@ -259,7 +273,7 @@ def read_lines(
     DamagedError
         If there are fewer lines, or one is not a JSON object or its checksum differs.
     """
-    lines = [line for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+    lines = [line for line in read_plain(path).splitlines(keepends=True) if line.endswith(b"\n")]
     if count is not None and len(lines) < count:
         raise DamagedError(f"{path} is damaged: of {count} lines it has {len(lines)}.")
     return [
@@ -290,7 +304,7 @@ def load_tensors(
     DamagedError
         If it is not safetensors or the checksum differs.
     """
-    content = path.read_bytes()
+    content = read_plain(path)
     if place is not None:
         _check(path, content, place, required)
     try:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from dgl_deepgnn.cli.commands import (
+    AllowCode,
     Device,
     Json,
     Output,
@@ -36,6 +37,7 @@ def tune_command(
     width: Annotated[int, typer.Option(min=1, help="Width of the small network.")] = 32,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds of every learning rate.")] = 3,
     device: Device = "cpu",
+    allow_code: AllowCode = False,
     as_json: Json = False,
 ) -> None:
     """Find a recipe's learning rate on a small network, for the recipe's size."""
@@ -49,6 +51,7 @@ def tune_command(
             seeds=seeds,
             resume=resume is not None,
             device=device,
+            allow_code=allow_code,
         )
     _print(
         _describe_tuning(result, folder),
@@ -66,12 +69,18 @@ def check_command(
     widths: Annotated[str, typer.Option(help="Widths, at the first depth.")] = "16,64,256",
     steps: Annotated[int, typer.Option(min=1, help="Optimizer steps.")] = 3,
     seeds: Annotated[int, typer.Option(min=1, help="Random draws of every size.")] = 4,
+    allow_code: AllowCode = False,
     as_json: Json = False,
 ) -> None:
     """Compare a recipe's first steps over depth and width: does its learning rate carry over?"""
     loaded = load_recipe(recipe, overrides or [])
     result = check_recipe(
-        loaded, _sizes("depths", depths), _sizes("widths", widths), steps=steps, seeds=seeds
+        loaded,
+        _sizes("depths", depths),
+        _sizes("widths", widths),
+        steps=steps,
+        seeds=seeds,
+        allow_code=allow_code,
     )
     path = output or new_folder(Path("runs"), f"{loaded.name}.check")
     with make_folder(path) as draft:

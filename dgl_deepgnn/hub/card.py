@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
+from dgl_deepgnn.data.catalog import find_loader
 from dgl_deepgnn.hub.config import Config
 from dgl_deepgnn.speedup.report import describe_ratio, median_steps
 from dgl_deepgnn.wording import counted
@@ -112,6 +114,8 @@ def _early_training(speedups: dict[str, Any]) -> str:
 
 
 def _use(config: Config) -> str:
+    source = config.recipe.data.name
+    named = "" if find_loader(source)[0].safe else f" --data {shlex.quote(source)}"
     edge = ', edge_feat=graph.edata["feat"]' if config.model.arguments.get("edge_feats") else ""
     return (
         "## Use\n\n```python\n"
@@ -121,7 +125,7 @@ def _use(config: Config) -> str:
         f'scores = model(graph, graph.ndata["feat"]{edge})\n'
         f'tuned = from_pretrained("{config.name}", out_feats=5)  # a new head, to be trained\n'
         "```\n\n```sh\n"
-        f"dgl-deepgnn evaluate {config.name}\n"
+        f"dgl-deepgnn evaluate {config.name}{named}\n"
         f"dgl-deepgnn predict {config.name} --graph graphs.bin --output predictions.csv\n```"
     )
 

@@ -224,9 +224,9 @@ class RemoteZoo:
                 f"Offline (DGL_DEEPGNN_OFFLINE is set), and the zoo {self.location} was never "
                 "used before: nothing is in the cache."
             )
-        models = dict(Index.parse(place.read_bytes(), str(place)).models)
+        models = dict(Index.parse(read_limited(place, MAX_INDEX), str(place)).models)
         for snapshot in self.cache.glob(f"*/{SNAPSHOT}"):
-            models.update(Index.parse(snapshot.read_bytes(), str(snapshot)).models)
+            models.update(Index.parse(read_limited(snapshot, MAX_INDEX), str(snapshot)).models)
         return Index(models=models)
 
 

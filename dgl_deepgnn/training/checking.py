@@ -10,11 +10,11 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from dgl_deepgnn.data.trust import load_recipe_data
 from dgl_deepgnn.diagnostics.depth_check import DepthCheck, depth_check
 from dgl_deepgnn.nn import DeepGNN
 from dgl_deepgnn.recipe import Recipe, load_recipe
 from dgl_deepgnn.training.batches import Batch, Batches
+from dgl_deepgnn.training.run import load_task
 from dgl_deepgnn.training.trainer import Trainer, build_model, make_optimizer
 
 __all__ = ["check_recipe"]
@@ -27,6 +27,7 @@ def check_recipe(
     *,
     steps: int = 3,
     seeds: int = 4,
+    allow_code: bool = False,
 ) -> DepthCheck:
     """Compare a recipe's first steps over depth and width.
 
@@ -39,6 +40,8 @@ def check_recipe(
         A recipe, or its name or path; its own depth and width do not matter.
     depths, widths, steps, seeds
         As in :func:`dgl_deepgnn.diagnostics.depth_check`.
+    allow_code : bool
+        As in :func:`dgl_deepgnn.train`.
 
     Returns
     -------
@@ -52,7 +55,7 @@ def check_recipe(
     """
     if not isinstance(recipe, Recipe):
         recipe = load_recipe(recipe)
-    data = load_recipe_data(recipe.data.name, recipe.data.options)
+    data = load_task(recipe, allow_code)
     first = recipe.seeds[0]
     size = {"num_layers": min(depths, default=1), "hidden_feats": min(widths, default=1)}
     smallest = recipe.model_copy(update={"model": recipe.model.model_copy(update=size)})

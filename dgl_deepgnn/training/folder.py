@@ -25,6 +25,7 @@ from dgl_deepgnn.files import (
     make_folder,
     read_json,
     read_lines,
+    read_plain,
     save_tensors,
     write_json,
     write_lines,
@@ -216,7 +217,7 @@ class RunFolder:
         advice = "Restore it from a copy, or start a new run; the other files are as they were."
         with _advising(advice):
             try:
-                digest = hashlib.sha256((path / RECIPE).read_bytes()).hexdigest()
+                digest = hashlib.sha256(read_plain(path / RECIPE)).hexdigest()
                 facts = read_json(path / FACTS, FACTS, required=False)
             except OSError as error:
                 raise UserError(f"{path} is not a run folder: {error}.") from None

@@ -12,11 +12,11 @@ import torch
 from tqdm import tqdm
 
 from dgl_deepgnn.data import TaskData
-from dgl_deepgnn.data.trust import load_recipe_data
 from dgl_deepgnn.errors import UserError
 from dgl_deepgnn.files import new_folder, write_text
 from dgl_deepgnn.recipe import Recipe, load_recipe
 from dgl_deepgnn.training.folder import RunFolder
+from dgl_deepgnn.training.run import load_task
 from dgl_deepgnn.training.trainer import DivergenceError, Trainer, find_device
 from dgl_deepgnn.wording import counted
 
@@ -43,6 +43,7 @@ def tune(
     resume: bool = False,
     device: str = "cpu",
     progress: bool = True,
+    allow_code: bool = False,
 ) -> tuple[Path, dict[str, Any]]:
     r"""Find a recipe's learning rate on a small network, by its validation loss.
 
@@ -71,6 +72,8 @@ def tune(
         Where to train.
     progress : bool
         Whether to print the budget and draw a progress bar.
+    allow_code : bool
+        As in :func:`dgl_deepgnn.train`.
 
     Returns
     -------
@@ -97,7 +100,7 @@ def tune(
     if not isinstance(recipe, Recipe):
         recipe = load_recipe(recipe)
     target_device = find_device(device)
-    data = load_recipe_data(recipe.data.name, recipe.data.options)
+    data = load_task(recipe, allow_code)
     if resume:
         if output is None:
             raise UserError("To resume, say which folder.")

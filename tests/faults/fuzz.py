@@ -67,7 +67,7 @@ def mutate_value(random: random.Random, value: Any) -> Any:
             holder.pop(key, None)
         elif what == 1 and isinstance(holder, dict):
             holder[_text(random, str(key))] = holder.get(key)
-        elif what == 2 and others:
+        elif what == 2 and others and len(others) < 5000:
             other, name = random.choice(others)
             holder[key] = copy.deepcopy(other[name])
         elif what == 3 and isinstance(holder.get(key) if isinstance(holder, dict) else None, str):
@@ -75,7 +75,7 @@ def mutate_value(random: random.Random, value: Any) -> Any:
         elif what == 4:
             holder[key] = _nest(random)
         elif what == 5 and isinstance(holder, list):
-            holder.extend(holder[:1] * random.choice([1, 3, 1000]))
+            holder.extend(holder[:1] * min(random.choice([1, 3, 1000]), 5000 // len(others)))
         else:
             holder[key] = random.choice(SCALARS)
     return value

@@ -23,6 +23,8 @@ from dgl_deepgnn.hub import publish
 from dgl_deepgnn.recipe import DataSection, Recipe, RecipeError, load_recipe
 from dgl_deepgnn.speedup import measure_speedup
 from dgl_deepgnn.training import train
+from dgl_deepgnn.training.checking import check_recipe
+from dgl_deepgnn.training.tuning import tune
 
 KARATE = """
 data: {name: karate}
@@ -210,14 +212,16 @@ def command(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
 def test_a_recipe_imports_nothing_unasked(
     evil: str, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    for name in ("train", "speedup", "diagnose"):
+    for name in ("train", "speedup", "diagnose", "tune", "check"):
         assert command(monkeypatch, name, evil) == 2
         error = capsys.readouterr().err
         assert "the module evil_data and calls its function load" in error
         assert "--allow-code" in error
-    for call in (train, measure_speedup):
+    for call in (train, measure_speedup, tune):
         with pytest.raises(UserError, match="allow_code=True"):
             call(evil, progress=False)
+    with pytest.raises(UserError, match="allow_code=True"):
+        check_recipe(evil)
     load_recipe(evil)
     assert not Path("mark").exists()
     assert not Path("runs").exists()
@@ -227,8 +231,12 @@ def test_a_recipe_runs_code_where_the_user_allows_it(
     evil: str, limit: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     """Training, resuming and publishing ask, each for itself: the folder may be another's."""
-    with limit(300):  # six commands
+    with limit(300):  # eight commands
         assert command(monkeypatch, "diagnose", evil, "--draws", 1, "--allow-code") == 0
+        small = ("--seeds", 1, "--allow-code")
+        assert command(monkeypatch, "tune", evil, "--layers", 2, "--width", 2, *small) == 0
+        sizes = ("--depths", "2,3", "--widths", "2,3", "--steps", 1)
+        assert command(monkeypatch, "check", evil, *sizes, *small) == 0
         train(evil, "run", progress=False, allow_code=True)
         measure_speedup(evil, "run.speedup", progress=False, allow_code=True)
         Path("mark").unlink()

@@ -49,6 +49,14 @@ def test_the_card_says_what_a_reader_needs(content: Any) -> None:
         assert picture in ("loss.png", "speedup.png")
 
 
+def test_the_card_says_how_to_evaluate_on_data_that_no_config_may_name(content: Any) -> None:
+    config, metrics, speedups = content
+    assert f"dgl-deepgnn evaluate {NAME}\n" in model_card(*content)
+    config.recipe.data.name = "file:my graphs.bin"
+    card = model_card(config, metrics, speedups)
+    assert f"dgl-deepgnn evaluate {NAME} --data 'file:my graphs.bin'\n" in card
+
+
 def test_bounds_and_failures_are_marked(content: Any) -> None:
     config, metrics, speedups = content
     speedups["budget"] = 100

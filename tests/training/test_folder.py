@@ -83,6 +83,26 @@ def test_damage_is_seen_by_resume(
         resume(folder)
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "recipe.yaml",
+        "run.json",
+        "seed-0/result.json",
+        "seed-1/checkpoint.safetensors",
+        "seed-1/metrics.jsonl",
+    ],
+)
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(
+    name: str, interrupted: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(interrupted, tmp_path / "run"))
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    with pytest.raises(UserError, match=f"{name} is a device or pipe"):
+        resume(folder)
+
+
 def test_the_advice_helps(interrupted: Path, finished: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(interrupted, tmp_path / "run"))
     flip(folder / "seed-1" / "checkpoint.safetensors", 0.5)
