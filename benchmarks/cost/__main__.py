@@ -12,6 +12,7 @@ from typing import Any
 
 from benchmarks.cost.batches import measure_batches
 from benchmarks.cost.checkpoint import measure_checkpoint
+from benchmarks.cost.forms import measure_forms
 from benchmarks.cost.growth import measure_growth, plot_growth
 from benchmarks.cost.imports import measure_import
 from benchmarks.cost.machine import machine
@@ -25,6 +26,7 @@ SECTIONS: dict[str, Callable[[bool], Any]] = {
     "memory": measure_memory,
     "checkpoint": measure_checkpoint,
     "import": measure_import,
+    "forms": measure_forms,
     "batches": measure_batches,
     "growth": measure_growth,
     "profile": measure_profile,

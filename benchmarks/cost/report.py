@@ -8,6 +8,7 @@ from typing import Any
 from benchmarks.cost import growth
 from benchmarks.cost.batches import SIZE
 from benchmarks.cost.contenders import CONTENDERS, OURS
+from benchmarks.cost.forms import OPERATOR
 from benchmarks.cost.graphs import SIZES
 from benchmarks.cost.steps import GRID
 from benchmarks.cost.targets import targets, where
@@ -161,6 +162,37 @@ def import_table(section: dict[str, Any]) -> list[str]:
     return ["## Import", "", *table(["", f"ms, {rounds} fresh interpreters"], rows)]
 
 
+def forms_table(cells: list[dict[str, Any]]) -> list[str]:
+    """Times by what stands in the graph's place."""
+    lines = [
+        "## A graph in place of its operator",
+        "",
+        "The same ResGCN, called as `model(graph, feat)` with each of these for `graph`, in one "
+        "thread. The operator is remembered: what is timed beside the network is that the graph is "
+        "found unchanged. For the last row the operator is built.",
+    ]
+    for cell in cells:
+        rows = []
+        for name in cell["train"]:
+            row = [name]
+            for task in ("train", "infer"):
+                times = cell[task][name]
+                ratio = times["median"] / cell[task][OPERATOR]["median"]
+                row += [milliseconds(times), f"{ratio:.2f}"]
+            rows.append([*row, f"{cell['train'][name]['rounds']}"])
+        size = SIZES[cell["size"]]
+        head = ["graph", "training step, ms", "ratio", "inference, ms", "ratio", "rounds"]
+        lines += [
+            "",
+            f"### Forms of a graph, {where(cell)} ({size.edges + size.nodes:,} edges)",
+            "",
+            f"Load of the machine's cores by other jobs as it began: {cell['load']:.1f}.",
+            "",
+            *table(head, rows),
+        ]
+    return lines
+
+
 def batches_table(section: dict[str, Any]) -> list[str]:
     """Graphs a second."""
     rows = [
@@ -219,6 +251,7 @@ TABLES: dict[str, Callable[[Any], list[str]]] = {
     "memory": memory_table,
     "checkpoint": checkpoint_table,
     "import": import_table,
+    "forms": forms_table,
     "batches": batches_table,
     "growth": growth_table,
     "profile": profile_table,

@@ -10,14 +10,15 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.cost import clock, growth, imports, memory, operations, steps
+from benchmarks.cost import clock, forms, growth, imports, memory, operations, steps
 from benchmarks.cost.batches import NAMES, small_graphs, time_batches
 from benchmarks.cost.bound import PRODUCTS, BareProducts, normalized_adjacency
-from benchmarks.cost.contenders import BOUNDS, CONTENDERS, build, our_model
+from benchmarks.cost.contenders import BOUNDS, CONTENDERS, build, our_model, trainer
 from benchmarks.cost.graphs import CLASSES, SIZES, Problem, Size, random_problem
 from benchmarks.cost.report import PLOT, report
 from benchmarks.cost.stacks import dgl_stack, pyg_stack
 from benchmarks.cost.targets import targets
+from dgl_deepgnn import aggregation_operator
 
 ROOT = Path(__file__).parents[2]
 ALL = [name for family in CONTENDERS.values() for name in family]
@@ -54,6 +55,43 @@ def test_contenders_score_all_nodes_and_learn(name: str, problem: Problem) -> No
     torch.testing.assert_close(first, before)
     if name not in BOUNDS:
         assert not torch.equal(first, second), "the step changed nothing"
+
+
+def test_only_operators_anew_are_built_at_every_step(
+    problem: Problem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built: list[Any] = []
+
+    def count(*args: Any, **kwargs: Any) -> Any:
+        built.append(args)
+        return aggregation_operator(*args, **kwargs)
+
+    monkeypatch.setattr("dgl_deepgnn.operator.memory.aggregation_operator", count)
+    for name, builds in (("ResGCN", 1), ("ResGCN, operator anew", 3)):
+        contender = build(name, problem, layers=3)
+        for _ in range(3):
+            contender.train()
+        assert len(built) == builds
+        built.clear()
+
+
+def test_every_form_of_a_graph_is_the_same_network(
+    problem: Problem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(SIZES, "Cora", TINY)
+    made: list[Any] = []
+
+    def keep(*args: Any) -> Any:
+        made.append(trainer(*args))
+        return made[-1]
+
+    monkeypatch.setattr(forms, "trainer", keep)
+    cell = forms.time_forms("Cora", 3, seconds=0, least=2)
+    assert list(cell["train"]) == list(cell["infer"])
+    assert cell["train"].keys() >= {forms.OPERATOR, forms.ANEW, "`DGLGraph`"}
+    scores = [steps.infer() for steps in made]
+    assert len(scores) == len(cell["train"])
+    assert all(torch.equal(one, scores[0]) for one in scores)
 
 
 @pytest.mark.parametrize("product", PRODUCTS)
@@ -222,13 +260,19 @@ def test_sections_make_a_report(monkeypatch: pytest.MonkeyPatch) -> None:
     made = results({})
     made["sections"] = {
         "cora-64": [steps.time_steps("Cora", 64, names, seconds=0, least=2)],
+        "forms": [{"load": 0.0, **forms.time_forms("Cora", 3, seconds=0, least=2)}],
         "import": {name: clock.quartiles([s]) for name, s in imports.time_imports().items()},
         "profile": [
             {"size": "Cora", "layers": 3, "kinds": operations.profile_step("Cora", 3, ["ResGCN"])}
         ],
     }
     text = report(json.loads(json.dumps(made)))
-    for heading in ("## Targets", "## Import", "### Profile, Cora's size, 3 layers"):
+    for heading in (
+        "## Targets",
+        "### Forms of a graph, ",
+        "## Import",
+        "### Profile, Cora's size, 3 layers",
+    ):
         assert heading in text
     assert "nan" not in text
 
