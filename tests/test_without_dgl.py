@@ -46,6 +46,13 @@ def test_nothing_imports_dgl() -> None:
     assert "none dgl: the package works without it" in report
 
 
+def test_first_example_of_the_readme() -> None:
+    readme = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
+    namespace: dict[str, object] = {}
+    exec(readme.split("```python")[1].split("```")[0], namespace)
+    assert namespace["scores"].shape == (1000, 4)  # type: ignore[attr-defined]
+
+
 def test_from_a_recipe_to_a_zoo_and_back(tmp_path: Path) -> None:
     recipe = Recipe.model_validate(RECIPE)
     train(recipe, tmp_path / "run", progress=False)
