@@ -10,8 +10,10 @@ export DGLBACKEND := pytorch
 # What runs a second time, with imports of DGL blocked.
 WITHOUT_DGL := tests/test_graph.py tests/test_without_dgl.py tests/test_registry.py \
 	tests/data/test_hits.py tests/data/test_metrics.py tests/operator/test_schedule.py
+# What a PyTorch may break.
+CORE := nn operator training data hub init
 
-.PHONY: train test test-compat test-seeds lint benchmark torture clean
+.PHONY: train test test-compat test-torch test-seeds lint benchmark torture clean
 
 train: .venv/installed
 	$(BIN)/dgl-deepgnn train resgcn64.digits
@@ -28,14 +30,23 @@ test-seeds: .venv/installed
 		--randomly-seed=$$seed --hypothesis-seed=$$seed $(TESTS) || exit; done
 
 # The whole suite on Python 3.12, beside DGL 2.1; on 3.13, for which there is no DGL, what works
-# without it. Downloads gigabytes; wants python3.12 and python3.13.
+# without it. Downloads gigabytes; wants python3.12 and python3.13. The last line of each run, and of
+# the next target's, is its row of the table in docs/install.md.
 test-compat:
 	python3.12 -m venv build/py312
 	build/py312/bin/pip install --quiet -c constraints.txt -e '.[test]'
-	build/py312/bin/python -m pytest
+	build/py312/bin/python -m pytest -p tests.row
 	python3.13 -m venv build/py313
 	build/py313/bin/pip install --quiet -c constraints.txt -e '.[test]'
-	build/py313/bin/python -m pytest $(WITHOUT_DGL)
+	build/py313/bin/python -m pytest -p tests.row $(WITHOUT_DGL)
+
+# The core of the suite beside another PyTorch, and the newest of everything else that it allows:
+# make test-torch PYTHON=python3.12 TORCH='torch==2.2.1 numpy<2'
+TORCH ?= torch
+test-torch:
+	$(PYTHON) -m venv --clear build/torch
+	build/torch/bin/pip install --quiet $(foreach it,$(TORCH),'$(it)') -e '.[test]'
+	build/torch/bin/python -m pytest -p tests.row $(foreach it,$(CORE),tests/$(it))
 
 lint: .venv/installed
 	$(BIN)/ruff format --check .

@@ -46,11 +46,11 @@ _MODULES = {"scikit-learn": "sklearn", "pyyaml": "yaml"}
 
 
 class GraphBoltStandIn(ModuleType):
-    """In place of ``dgl.graphbolt``, which has no compiled part for this torch.
+    """In place of ``dgl.graphbolt``, which cannot be imported beside this torch and torchdata.
 
     DGL 2 imports GraphBolt whether or not it is used, and stops where its library for exactly
-    this torch is missing. Everything else in DGL works without it: its names are classes that
-    have no instances.
+    this torch, or a part of torchdata, is missing. Everything else in DGL works without it: its
+    names are classes that have no instances.
     """
 
     def __init__(self) -> None:
@@ -62,17 +62,17 @@ class GraphBoltStandIn(ModuleType):
 
         def refuse(*args: object, **kwargs: object) -> None:
             raise ImportError(
-                f"dgl.graphbolt.{name} is not to be had: DGL {_version('dgl')} has no compiled "
-                f"GraphBolt for torch {_version('torch')}. The rest of DGL works."
+                f"dgl.graphbolt.{name} is not to be had: {_why_no_graphbolt()}. "
+                "The rest of DGL works."
             )
 
         return type(name, (), {"__new__": refuse, "__module__": GRAPHBOLT})
 
 
 def stand_in_for_graphbolt() -> None:
-    """Let DGL 2 import beside a torch that its GraphBolt was not compiled for.
+    """Let DGL 2 import beside a torch, or torchdata, that its GraphBolt was not made for.
 
-    Does nothing where GraphBolt's library is there, DGL has no GraphBolt, or DGL is imported
+    Does nothing where GraphBolt has what it needs, DGL has no GraphBolt, or DGL is imported
     already. An import of DGL that failed before may be tried again.
     """
     if "dgl" not in sys.modules and _why_no_graphbolt():
@@ -80,7 +80,7 @@ def stand_in_for_graphbolt() -> None:
 
 
 def _why_no_graphbolt() -> str:
-    """Which compiled library of GraphBolt is missing; empty if none is."""
+    """What GraphBolt needs and does not find; empty if there is nothing."""
     try:
         found = importlib.util.find_spec("dgl")
     except ValueError:  # somebody's own module without a spec
@@ -89,9 +89,24 @@ def _why_no_graphbolt() -> str:
         return ""
     folder = Path(found.origin).parent / "graphbolt"
     torch = _version("torch").partition("+")[0]
-    if not folder.is_dir() or any(folder.glob(f"*graphbolt_pytorch_{torch}.*")):
+    if not folder.is_dir():
         return ""
-    return f"GraphBolt of DGL {_version('dgl')} is not compiled for torch {torch}"
+    if not any(folder.glob(f"*graphbolt_pytorch_{torch}.*")):
+        return f"GraphBolt of DGL {_version('dgl')} is not compiled for torch {torch}"
+    base = folder / "base.py"
+    if base.exists() and "torchdata.datapipes" in base.read_text("utf-8") and not _has_datapipes():
+        return f"GraphBolt of DGL {_version('dgl')} needs torchdata before 0.10"
+    return ""
+
+
+def _has_datapipes() -> bool:
+    """Whether there is a torchdata that still has its part datapipes."""
+    try:
+        found = importlib.util.find_spec("torchdata")
+    except ValueError:
+        return True
+    places = [] if found is None else found.submodule_search_locations or []
+    return any((Path(place) / "datapipes").is_dir() for place in places)
 
 
 def _join_parts() -> None:

@@ -176,6 +176,24 @@ def test_graphbolt_with_a_library_stays(dgl_two: Path) -> None:
     assert GRAPHBOLT in result.stderr  # it was DGL's own part that was imported
 
 
+@pytest.mark.parametrize("datapipes", [False, True])
+def test_graphbolt_is_left_out_where_torchdata_is_too_new(dgl_two: Path, datapipes: bool) -> None:
+    torch = version("torch").partition("+")[0]
+    folder = dgl_two / "dgl" / "graphbolt"
+    (folder / f"libgraphbolt_pytorch_{torch}.so").touch()
+    (folder / "base.py").write_text("from torchdata.datapipes.iter import IterDataPipe\n")
+    (folder / "__init__.py").write_text("from .base import *\n")
+    (dgl_two / "torchdata").mkdir()
+    (dgl_two / "torchdata" / "__init__.py").touch()
+    if datapipes:
+        (dgl_two / "torchdata" / "datapipes").mkdir()
+        (dgl_two / "torchdata" / "datapipes" / "iter.py").write_text("IterDataPipe = 1\n")
+    report = python("-m", "dgl_deepgnn", "doctor", path=dgl_two)
+    assert report.returncode == 0, report.stdout
+    said = "needs torchdata before 0.10: left out; the rest of DGL works."
+    assert (said in report.stdout) is not datapipes
+
+
 def test_dgl_that_failed_before_imports_then(dgl_two: Path) -> None:
     code = """
 try:

@@ -16,6 +16,8 @@ from dgl_deepgnn.operator.memory import remembered_operator
 
 __all__ = ["Features", "ResidualConv", "is_hooked", "is_plain_call", "undivided_radius"]
 
+_is_compiling = getattr(torch.compiler, "is_compiling", lambda: False)  # from PyTorch 2.3 on
+
 Features = Tensor | tuple[Tensor, Tensor]
 """Node features, or a pair for source and destination nodes, as DGL's layers take them."""
 
@@ -76,7 +78,7 @@ class ResidualConv(nn.Module):
         """
         between_types = is_graph(graph) and graph.srctypes != graph.dsttypes
         make = remembered_operator
-        if torch.compiler.is_compiling():  # it is not tensors that are computed with there
+        if _is_compiling():  # it is not tensors that are computed with there
             make = torch.compiler.disable(make)
         return make(
             graph,
