@@ -21,7 +21,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from safetensors import SafetensorError
 from safetensors.torch import load, save
@@ -35,6 +35,7 @@ __all__ = [
     "load_tensors",
     "make_folder",
     "new_folder",
+    "open_whole",
     "read_json",
     "read_limited",
     "read_lines",
@@ -102,14 +103,21 @@ def read_plain(path: Path) -> bytes:
 # --- whole or not at all ---
 
 
-def write_bytes(path: Path, *parts: bytes | memoryview) -> None:
-    """Write a file so that a crash leaves either the old or the new one."""
+@contextmanager
+def open_whole(path: Path) -> Iterator[BinaryIO]:
+    """Open a file to be written bit by bit; it stands at `path` once the block has ended."""
     with _named(path), _temporary(path) as temporary:
         with open(temporary, "wb") as file:
-            file.writelines(parts)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+
+
+def write_bytes(path: Path, *parts: bytes | memoryview) -> None:
+    """Write a file so that a crash leaves either the old or the new one."""
+    with open_whole(path) as file:
+        file.writelines(parts)
 
 
 def write_text(path: Path, content: str) -> None:

@@ -33,6 +33,13 @@ Zoo = Annotated[
     ),
 ]
 Device = Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1, ...")]
+Memory = Annotated[
+    str | None,
+    typer.Option(
+        help="Compute layer by layer in chunks, within this memory, such as 2GB; by default in "
+        "one forward pass."
+    ),
+]
 AllowCode = Annotated[
     bool,
     typer.Option(
@@ -150,6 +157,7 @@ def evaluate_command(
         typer.Option("--option", help="Option of that data, e.g. --option seed=1. Repeatable."),
     ] = None,
     device: Device = "cpu",
+    memory: Memory = None,
     as_json: Json = False,
 ) -> None:
     """Compute a model's metric anew and compare it with the record; exit code 1 if it differs."""
@@ -161,6 +169,7 @@ def evaluate_command(
         data=data,
         options=dict(parse_override(text, "--option") for text in options or []),
         device=device,
+        memory=memory,
     )
     verdict = "agrees with" if result["agrees"] else "DIFFERS from"
     text = (
@@ -175,20 +184,30 @@ def evaluate_command(
 def predict_command(
     name: Name,
     graph: Annotated[Path, typer.Option(help="File written by dgl.save_graphs.")],
-    output: Annotated[Path, typer.Option(help="CSV to write.")],
+    output: Annotated[Path, typer.Option(help="CSV, or FILE.parquet, to write.")],
     zoo: Zoo = None,
     prepared: Annotated[
         bool,
         typer.Option("--prepared", help="Take the graphs as they are: they are prepared already."),
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite the CSV.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the output.")] = False,
     device: Device = "cpu",
+    memory: Memory = None,
     as_json: Json = False,
 ) -> None:
-    """Predict for every node, edge or graph of a file of raw graphs, and write a CSV."""
+    """Predict for every node, edge or graph of a file of raw graphs, and write a table."""
     with warnings.catch_warnings():
         warnings.showwarning = print_warning
-        rows = hub.predict(name, graph, output, zoo, prepared=prepared, force=force, device=device)
+        rows = hub.predict(
+            name,
+            graph,
+            output,
+            zoo,
+            prepared=prepared,
+            force=force,
+            device=device,
+            memory=memory,
+        )
     _print(
         f"{counted(rows, 'prediction')}: {output}", {"rows": rows, "output": str(output)}, as_json
     )

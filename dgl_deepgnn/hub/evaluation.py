@@ -16,6 +16,7 @@ from dgl_deepgnn.hub.index import CONFIG, METRICS, WEIGHTS, read_json
 from dgl_deepgnn.hub.origin import check_fingerprint, load_trained_data
 from dgl_deepgnn.hub.store import open_zoo
 from dgl_deepgnn.nn import DeepGNN
+from dgl_deepgnn.nn.inference import memory_size
 from dgl_deepgnn.training.batches import Batches
 from dgl_deepgnn.training.trainer import find_device, score
 
@@ -40,7 +41,11 @@ def agrees(found: float, recorded: float, tolerance: float = TOLERANCE) -> bool:
 
 
 def score_model(
-    model: DeepGNN, config: Config, data: TaskData, device: torch.device = CPU
+    model: DeepGNN,
+    config: Config,
+    data: TaskData,
+    device: torch.device = CPU,
+    memory: int | None = None,
 ) -> dict[str, float]:
     """Test metrics of a model on the split of the published seed."""
     training = config.recipe.training
@@ -49,7 +54,7 @@ def score_model(
     size = None if training.clusters is not None else training.batch_size
     batches = Batches(data, split, model.to(device), size, None, device)
     loss = loss_function(data.target)
-    test = score(model, batches.evaluation, data.target, loss, ["test"])["test"]
+    test = score(model, batches.evaluation, data.target, loss, ["test"], memory)["test"]
     return {metric: value for metric, value in test.items() if metric != "loss"}
 
 
@@ -60,6 +65,7 @@ def evaluate(
     data: TaskData | str | None = None,
     options: Mapping[str, Any] | None = None,
     device: str = "cpu",
+    memory: str | int | None = None,
 ) -> dict[str, Any]:
     """Compute the test metric of a published model anew and compare it with the record.
 
@@ -76,6 +82,9 @@ def evaluate(
         Options of the data named by `data`, beside those in the config that are plain values.
     device : str
         Where to compute: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...
+    memory : str or int, optional
+        Compute layer by layer in chunks, within this memory (``"2GB"``), see
+        :func:`~dgl_deepgnn.layerwise_inference`.
 
     Returns
     -------
@@ -89,9 +98,10 @@ def evaluate(
         If the model cannot be loaded, the data is not what it was trained on, or its config
         names data that is not for a downloaded file to choose, see docs/trust.md.
     UserError
-        If there is no such device.
+        If there is no such device, or `memory` is not a size.
     """
     target_device = find_device(device)
+    size = None if memory is None else memory_size(memory)
     folder = open_zoo(zoo).fetch(name, [CONFIG, METRICS, WEIGHTS])
     config = read_config(folder / CONFIG)
     if not isinstance(data, TaskData):
@@ -100,7 +110,8 @@ def evaluate(
         check_fingerprint(config, data)
     metric, _ = main_metric(data.target)
     recorded = _recorded(folder / METRICS, metric)
-    found = score_model(load_model(config, folder / WEIGHTS), config, data, target_device)[metric]
+    model = load_model(config, folder / WEIGHTS)
+    found = score_model(model, config, data, target_device, size)[metric]
     return {
         "name": name,
         "data": data.name,

@@ -1,22 +1,20 @@
-"""Predictions of a published model for a file of graphs, as CSV."""
+"""Predictions of a published model for a file of graphs, as a table."""
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from dgl_deepgnn.errors import UserError
-from dgl_deepgnn.files import write_text
 from dgl_deepgnn.graph import AnyGraph, require_dgl
 from dgl_deepgnn.hub.load import from_pretrained
 from dgl_deepgnn.hub.origin import Origin
+from dgl_deepgnn.hub.table import open_table
 from dgl_deepgnn.nn import DeepGNN
+from dgl_deepgnn.nn.inference import layerwise_chunks, memory_size
 from dgl_deepgnn.training.trainer import find_device
 
 __all__ = ["predict"]
@@ -31,8 +29,9 @@ def predict(
     prepared: bool = False,
     force: bool = False,
     device: str = "cpu",
+    memory: str | int | None = None,
 ) -> int:
-    """Predict for every node, edge or graph of a file, and write a CSV.
+    """Predict for every node, edge or graph of a file, and write a CSV or Parquet file.
 
     One row an item. ``graph`` counts the graphs of the file; ``node``, or ``edge``, ``src`` and
     ``dst``, count within it. Classes have ``probability_0``, ``probability_1``, ... and
@@ -49,15 +48,19 @@ def predict(
         :meth:`~dgl_deepgnn.DeepGNN.prepare`; a warning says if self-loops are missing that
         training had, or features are far outside their range.
     output : Path
-        The CSV.
+        The table: Parquet if the name ends with ``.parquet`` (needs ``pyarrow``), else CSV. Rows
+        are written as they are computed; the file is there once all of them are.
     zoo : str or Path, optional
         See :func:`from_pretrained`.
     prepared : bool
         Whether the graphs are prepared already, and are to be taken as they are.
     force : bool
-        Whether the CSV may be overwritten.
+        Whether the table may be overwritten.
     device : str
         Where to compute: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...
+    memory : str or int, optional
+        Compute layer by layer in chunks, within this memory (``"2GB"``), see
+        :func:`~dgl_deepgnn.layerwise_inference`; by default every graph in one forward pass.
 
     Returns
     -------
@@ -67,43 +70,44 @@ def predict(
     Raises
     ------
     UserError
-        If the CSV exists or cannot be written there, the file holds no such graphs, there is no
+        If the table exists or cannot be written there, the file holds no such graphs, there is no
         such device, or the model cannot be loaded.
     DGLError
         If a graph cannot be prepared: a feature is missing, or of another width than the
         model's, or a label is not one of those of the training data.
     """
     _check_output(Path(output), force)
+    if memory is not None:
+        memory = memory_size(memory)
     target_device = find_device(device)
     graphs = _read(Path(graph))
     model = from_pretrained(name, zoo).to(target_device)
     assert model.pretrained is not None
     assert isinstance(model.origin, Origin)
     origin, facts = model.origin, model.pretrained["data"]
-    rows: list[list[Any]] = []
-    header: list[str] = []
-    for index, one in enumerate(graphs):
-        where = f"{graph}: graph {index}"
-        ready = (origin.check_prepared if prepared else origin.prepare)(one, where)
-        # Edges that the preparation has added come behind those of the file.
-        scores = _scores(model, ready, target_device)[: _count(facts["level"], one)]
-        columns = _columns(facts["target"], scores)
-        header = [*_item_names(facts["level"]), *columns]
-        values = zip(*(column.tolist() for column in columns.values()), strict=True)
-        items = _items(facts["level"], index, one)
-        rows += [[*item, *value] for item, value in zip(items, values, strict=True)]
-    table = io.StringIO()
-    csv.writer(table, lineterminator="\n").writerows([header, *rows])
+    count = 0
     try:
-        write_text(Path(output), table.getvalue())
+        with open_table(Path(output)) as table:
+            for index, one in enumerate(graphs):
+                where = f"{graph}: graph {index}"
+                ready = (origin.check_prepared if prepared else origin.prepare)(one, where)
+                # Edges that the preparation has added come behind those of the file.
+                start, stop = 0, _count(facts["level"], one)
+                folder = Path(output).parent
+                for scores in _scores(model, ready, target_device, memory, folder):
+                    some = range(start, min(start + len(scores), stop))
+                    items = _items(facts["level"], index, one, some)
+                    table.write({**items, **_columns(facts["target"], scores[: len(some)])})
+                    start = some.stop
+                count += stop
     except OSError as error:
         raise UserError(f"{output} cannot be written: {error.strerror}.") from None
-    return len(rows)
+    return count
 
 
 def _check_output(path: Path, force: bool) -> None:
     if path.is_dir():
-        raise UserError(f"{path} is a folder. Give the path of the CSV.")
+        raise UserError(f"{path} is a folder. Give the path of the table.")
     if path.exists() and not force:
         raise UserError(f"{path} exists. --force overwrites it.")
     if not path.parent.is_dir():
@@ -127,12 +131,24 @@ def _read(path: Path) -> list[AnyGraph]:
     return graphs
 
 
-def _scores(model: DeepGNN, graph: AnyGraph, device: torch.device) -> Tensor:
+def _scores(
+    model: DeepGNN,
+    graph: AnyGraph,
+    device: torch.device,
+    memory: str | int | None,
+    folder: Path,
+) -> Iterator[Tensor]:
     # The graph stays: a CPU-only DGL serves features on a GPU.
     feat = graph.ndata["feat"].to(device)
     edge_feat = graph.edata["feat"].to(device) if model.config["edge_feats"] else None
-    with torch.no_grad():
-        return model(graph, feat, edge_feat=edge_feat).cpu()
+    if memory is None:
+        with torch.no_grad():
+            yield model(graph, feat, edge_feat=edge_feat).cpu()
+        return
+    for scores in layerwise_chunks(
+        model, graph, feat, edge_feat=edge_feat, memory=memory, folder=folder
+    ):
+        yield scores.cpu()
 
 
 def _columns(target: str, scores: Tensor) -> dict[str, Tensor]:
@@ -152,17 +168,16 @@ def _count(level: str, graph: AnyGraph) -> int:
     return {"node": graph.num_nodes(), "edge": graph.num_edges()}.get(level, 1)
 
 
-def _item_names(level: str) -> list[str]:
-    return {"node": ["graph", "node"], "edge": ["graph", "edge", "src", "dst"]}.get(
-        level, ["graph"]
-    )
-
-
-def _items(level: str, index: int, graph: AnyGraph) -> Iterator[tuple[int, ...]]:
-    if level == "graph":
-        yield (index,)
-    elif level == "node":
-        yield from ((index, node) for node in range(graph.num_nodes()))
-    else:
-        src, dst = (ends.tolist() for ends in graph.edges(order="eid"))
-        yield from ((index, edge, *ends) for edge, ends in enumerate(zip(src, dst, strict=True)))
+def _items(level: str, index: int, graph: AnyGraph, some: range) -> dict[str, Tensor]:
+    """Columns that name those nodes or edges of a graph."""
+    columns = {"graph": torch.full((len(some),), index)}
+    if level == "node":
+        columns["node"] = torch.arange(some.start, some.stop)
+    elif level == "edge":
+        ends = graph.edges(order="eid")
+        columns["edge"] = torch.arange(some.start, some.stop)
+        columns |= {
+            name: end[some.start : some.stop]
+            for name, end in zip(("src", "dst"), ends, strict=True)
+        }
+    return columns

@@ -242,6 +242,20 @@ class DeepGNN(Pretrained, nn.Module):
         DGLError
             If a shape or dtype does not fit the graph or the model.
         """
+        self.check_features(feat)
+        if not isinstance(graph, AggregationOperator):
+            graph = self.operator(graph, edge_weight)
+        elif edge_weight is not None:
+            raise DGLError("The operator holds its edge weights: give edge_weight to it.")
+        hidden = self.features(graph, feat)
+        if self.head is None:
+            return hidden
+        if isinstance(self.head, EdgeHead):
+            return self.head(graph.graph_on(hidden.device), hidden, edge_feat)
+        return self.head(graph.graph, hidden)
+
+    def check_features(self, feat: Tensor) -> None:
+        """Refuse features of another width or type than the model's."""
         if feat.dim() != 2 or feat.shape[1] != self.in_feats:
             raise DGLError(
                 f"Features have shape {tuple(feat.shape)}, but the model was built with "
@@ -254,16 +268,6 @@ class DeepGNN(Pretrained, nn.Module):
             raise DGLError(
                 f"Features are {feat.dtype}, but the model's weights are {dtype}: give {cast}."
             )
-        if not isinstance(graph, AggregationOperator):
-            graph = self.operator(graph, edge_weight)
-        elif edge_weight is not None:
-            raise DGLError("The operator holds its edge weights: give edge_weight to it.")
-        hidden = self.features(graph, feat)
-        if self.head is None:
-            return hidden
-        if isinstance(self.head, EdgeHead):
-            return self.head(graph.graph_on(hidden.device), hidden, edge_feat)
-        return self.head(graph.graph, hidden)
 
     def features(self, operator: AggregationOperator, feat: Tensor) -> Tensor:
         """Node features after the last convolution (for the node head: the scores)."""

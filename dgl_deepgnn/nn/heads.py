@@ -70,6 +70,14 @@ class EdgeHead(nn.Module):
 
     def forward(self, graph: AnyGraph, feat: Tensor, edge_feat: Tensor | None = None) -> Tensor:
         """Scores of shape (E, out_feats) from features (N, hidden_feats), (E, edge_feats)."""
+        self.check_edge_feat(graph, edge_feat)
+        # Nodes are fewer than edges: multiply before gathering.
+        source, destination = self.ends(feat)
+        src, dst = graph.edges(order="eid")
+        return self.pairs(source[src] + destination[dst], edge_feat)
+
+    def check_edge_feat(self, graph: AnyGraph, edge_feat: Tensor | None) -> None:
+        """Refuse edge features of another shape than the head was built for."""
         given = (graph.num_edges(), 0) if edge_feat is None else tuple(edge_feat.shape)
         if given != (graph.num_edges(), self.edge_feats):
             problem = "are missing" if edge_feat is None else f"have shape {given}"
@@ -78,12 +86,17 @@ class EdgeHead(nn.Module):
                 f"{self.edge_feats}: expected edge_feat of shape "
                 f"({graph.num_edges()}, {self.edge_feats})."
             )
-        source, destination, edge = self.pair.weight.split(
-            [self.hidden_feats, self.hidden_feats, self.edge_feats], dim=1
-        )
-        # Nodes are fewer than edges: multiply before gathering.
-        src, dst = graph.edges(order="eid")
-        hidden = F.linear(feat, source, self.pair.bias)[src] + F.linear(feat, destination)[dst]
-        if edge_feat is not None:
-            hidden = hidden + F.linear(edge_feat, edge)
+
+    def ends(self, feat: Tensor) -> tuple[Tensor, Tensor]:
+        """What every node adds as a source and as a destination, shapes (N, hidden_feats)."""
+        source, destination, _ = self._weights()
+        return F.linear(feat, source, self.pair.bias), F.linear(feat, destination)
+
+    def pairs(self, ends: Tensor, edge_feat: Tensor | None) -> Tensor:
+        """Scores of edges, from the sum of what both ends add."""
+        hidden = ends if edge_feat is None else ends + F.linear(edge_feat, self._weights()[2])
         return self.score(torch.relu(hidden))
+
+    def _weights(self) -> tuple[Tensor, ...]:
+        widths = [self.hidden_feats, self.hidden_feats, self.edge_feats]
+        return self.pair.weight.split(widths, dim=1)

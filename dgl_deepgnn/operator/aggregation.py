@@ -64,8 +64,8 @@ class AggregationOperator:
         self.t = t
         self.spectral_radii = spectral_radii
         self.shape: tuple[int, int] = matrix.shape
-        self._matrix = matrix
-        self._transpose = matrix.T.tocsr() if transpose is None else transpose
+        self.matrix = matrix
+        self._transpose = transpose
         self._trainable = trainable
         # Matrix and transpose for every device and type that features came in.
         self._tensors: dict[
@@ -121,10 +121,27 @@ class AggregationOperator:
         """Matrix and transpose as constants: their products take part in no gradient."""
         if (device, dtype) not in self._tensors:
             self._tensors[device, dtype] = (
-                SparseMatrix(self._matrix, device, dtype),
-                SparseMatrix(self._transpose, device, dtype),
+                SparseMatrix(self.matrix, device, dtype),
+                SparseMatrix(self._transposed(), device, dtype),
             )
         return self._tensors[device, dtype]
+
+    def _transposed(self) -> sp.csr_matrix:
+        if self._transpose is None:
+            self._transpose = self.matrix.T.tocsr()
+        return self._transpose
+
+    def rows(self, rows: slice, device: torch.device, dtype: torch.dtype) -> SparseMatrix:
+        """Some rows of the matrix alone: aggregation to those nodes, without a gradient.
+
+        Raises
+        ------
+        DGLError
+            If the edge weights require a gradient.
+        """
+        if self._trainable is not None:
+            raise DGLError("An operator with trainable edge weights cannot be cut into parts.")
+        return SparseMatrix(self.matrix[rows], device, dtype)
 
     def graph_on(self, device: torch.device) -> AnyGraph:
         """The graph with its ids on a device, copied there once."""
@@ -174,7 +191,7 @@ class AggregationOperator:
         shift = np.cumsum(sizes) - sizes - first
         nodes = concatenated_ranges(num_nodes, chosen)
         matrices = []
-        for matrix in (self._matrix, self._transpose):
+        for matrix in (self.matrix, self._transposed()):
             per_node = np.diff(matrix.indptr)
             per_graph = np.diff(matrix.indptr[np.append(0, np.cumsum(num_nodes))])
             entries = concatenated_ranges(per_graph, chosen)

@@ -17,6 +17,7 @@ from dgl_deepgnn.data import TaskData
 from dgl_deepgnn.errors import DGLError
 from dgl_deepgnn.graph import batch, require_dgl
 from dgl_deepgnn.nn import DeepGNN
+from dgl_deepgnn.nn.inference import layerwise_inference
 from dgl_deepgnn.operator.aggregation import AggregationOperator, concatenated_ranges
 from dgl_deepgnn.operator.sparse import to_sparse
 from dgl_deepgnn.wording import counted
@@ -37,9 +38,13 @@ class Batch:
     labels: Tensor
     masks: dict[str, Tensor]
 
-    def scores(self, model: DeepGNN) -> Tensor:
-        """Scores of all items."""
-        return model(self.operator, self.feat, edge_feat=self.edge_feat)
+    def scores(self, model: DeepGNN, memory: str | int | None = None) -> Tensor:
+        """Scores of all items; with a limit of memory, layer by layer in evaluation mode."""
+        if memory is None:
+            return model(self.operator, self.feat, edge_feat=self.edge_feat)
+        return layerwise_inference(
+            model, self.operator, self.feat, edge_feat=self.edge_feat, memory=memory
+        )
 
 
 class Batches:

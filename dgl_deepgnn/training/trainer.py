@@ -307,11 +307,12 @@ def score(
     target: Any,
     loss: Any,
     parts: Iterable[str] = ("train", "val", "test"),
+    memory: str | int | None = None,
 ) -> dict[str, Any]:
     """Loss and metrics by part of the split; of the main metric's name see ``main_metric``."""
     model.eval()
     with torch.no_grad():
-        scores = [batch.scores(model) for batch in batches]
+        scores = [batch.scores(model, memory) for batch in batches]
     result: dict[str, Any] = {}
     for part in parts:
         chosen = torch.cat([s[b.masks[part]] for s, b in zip(scores, batches, strict=True)])

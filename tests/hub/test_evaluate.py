@@ -27,6 +27,8 @@ def test_the_metric_is_computed_anew(published: Path) -> None:
     assert result["recorded"] == pytest.approx(expected)
     assert result["agrees"]
     assert evaluate(NAME, published, data=data) == result
+    layerwise = evaluate(NAME, published, memory="1MB")
+    assert layerwise == {**result, "recomputed": pytest.approx(expected)}
 
 
 def test_a_device_that_is_not_there_is_told_before_anything_is_loaded() -> None:

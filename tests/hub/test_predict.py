@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import csv
 import math
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import dgl
+import pandas as pd
 import pytest
 import torch
 from dgl import DGLError
@@ -43,6 +45,35 @@ def test_one_row_a_node(published: Path, graph_file: Path, tmp_path: Path) -> No
     for row, score in zip(rows, scores * 2, strict=True):
         assert float(row["probability"]) == pytest.approx(1 / (1 + math.exp(-score)), abs=1e-6)
         assert row["label"] == str(int(score > 0))
+
+
+def test_in_bounded_memory_the_table_is_the_same(
+    published: Path, other_run: Callable[..., Path], graph_file: Path, tmp_path: Path
+) -> None:
+    """Both formats, in one pass and layer by layer; original ids, in their order."""
+    graph = dgl.rand_graph(4000, 20000).remove_self_loop().add_self_loop()
+    graph.ndata["feat"] = torch.rand(4000, 34)
+    dgl.save_graphs(str(graph_file), [graph, graph])
+    tables = []
+    for name, memory in (("a.csv", None), ("b.csv", "1MB"), ("a.parquet", "1MB")):
+        output = tmp_path / name
+        assert predict(NAME, graph_file, output, published, memory=memory) == 8000
+        tables.append(pd.read_csv(output) if name.endswith("csv") else pd.read_parquet(output))
+    for table in tables[1:]:
+        pd.testing.assert_frame_equal(table, tables[0], atol=1e-5, check_dtype=False)
+    assert list(tables[2].dtypes.astype(str)) == ["int64", "int64", "float32", "int64"]
+    assert not list(tmp_path.glob(".*"))
+    with pytest.raises(UserError, match="memory='a lot' is not a size"):
+        predict(NAME, graph_file, tmp_path / "c.csv", published, memory="a lot")
+
+
+def test_parquet_says_what_it_needs(
+    published: Path, graph_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(UserError, match=r"pip install 'dgl-deepgnn\[parquet\]'"):
+        predict(NAME, graph_file, tmp_path / "out.parquet", published)
+    assert not (tmp_path / "out.parquet").exists()
 
 
 def test_a_csv_is_not_overwritten_unless_told(

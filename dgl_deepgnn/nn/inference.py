@@ -1,0 +1,319 @@
+"""Scores of a graph that is too large for one forward pass: layer by layer, in chunks of nodes."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from pydantic import ByteSize, TypeAdapter, ValidationError
+from torch import Tensor
+from tqdm import tqdm
+
+from dgl_deepgnn.errors import DGLError, UserError
+from dgl_deepgnn.graph import AnyGraph
+from dgl_deepgnn.nn.body import DeepGNN
+from dgl_deepgnn.nn.conv import ResidualConv
+from dgl_deepgnn.nn.heads import EdgeHead
+from dgl_deepgnn.operator.aggregation import AggregationOperator
+from dgl_deepgnn.operator.sparse import SparseMatrix
+
+__all__ = ["layerwise_chunks", "layerwise_inference", "memory_size"]
+
+SMALLEST = 10**6
+"""Bytes below which a limit of memory makes no sense."""
+PER_ENTRY = 40
+"""Bytes that an entry of a sparse matrix takes while its row is multiplied, copies included."""
+ROWS_KEPT = 8
+"""Intermediate results of a layer, of its larger width, at the same time."""
+
+
+def memory_size(text: str | int) -> int:
+    """Bytes of a size such as ``"2GB"``, ``"500MiB"`` or a number of bytes.
+
+    Raises
+    ------
+    UserError
+        If it is no size, or less than a megabyte.
+
+    Examples
+    --------
+    >>> memory_size("2GB"), memory_size("1.5 GiB")
+    (2000000000, 1610612736)
+    """
+    try:
+        size = int(TypeAdapter(ByteSize).validate_python(text))
+    except ValidationError:
+        size = 0
+    if size < SMALLEST:
+        raise UserError(f"memory={text!r} is not a size of at least 1MB, such as 500MB or 2GB.")
+    return size
+
+
+def layerwise_inference(
+    model: DeepGNN,
+    graph: AnyGraph | AggregationOperator,
+    feat: Tensor,
+    edge_weight: Tensor | None = None,
+    edge_feat: Tensor | None = None,
+    *,
+    memory: str | int = "2GB",
+    folder: str | Path | None = None,
+    progress: bool = False,
+) -> Tensor:
+    """Score nodes, graphs or edges as ``model(graph, feat)`` in evaluation mode, in less memory.
+
+    One layer after the other is computed for all nodes, in chunks of them: so no node is computed
+    twice, however deep the network, and no neighbour is left out.
+
+    Parameters
+    ----------
+    model : DeepGNN
+        The network; it is evaluated and then is in the mode that it was in.
+    graph, feat, edge_weight, edge_feat
+        As in :meth:`DeepGNN.forward`. `feat` may be mapped from a file (``torch.from_file``).
+    memory : str or int
+        What the features of the layers and the chunks may take together, such as ``"2GB"``, or
+        bytes. If the features of the layers take more than half of it, they are in files, of which
+        the system keeps in memory what there is room for. Graph, `feat` and scores come on top.
+    folder : Path, optional
+        Where those files are, until the end; by default the folder for temporary files. They
+        take two to five times the nodes times the width, of four bytes.
+    progress : bool
+        Whether to draw a progress bar.
+
+    Returns
+    -------
+    Tensor
+        Scores, shape (nodes, graphs or edges, out_feats).
+
+    Raises
+    ------
+    DGLError
+        As of :meth:`DeepGNN.forward`, or if the model's class has a forward pass of its own.
+    UserError
+        If `memory` is not a size.
+    OSError
+        If there is no room for the files.
+
+    Examples
+    --------
+    >>> from dgl_deepgnn import ResGCN
+    >>> from dgl_deepgnn.graph import Graph
+    >>> graph = Graph((range(50), [*range(1, 50), 0])).add_self_loop()
+    >>> model, feat = ResGCN(3, 8, 2, num_layers=16).eval(), torch.randn(50, 3)
+    >>> scores = layerwise_inference(model, graph, feat, memory="1MB")
+    >>> bool(torch.isclose(scores, model(graph, feat), atol=1e-5).all())
+    True
+    """
+    chunks = layerwise_chunks(
+        model,
+        graph,
+        feat,
+        edge_weight,
+        edge_feat,
+        memory=memory,
+        folder=folder,
+        progress=progress,
+    )
+    return torch.cat(list(chunks))
+
+
+@torch.no_grad()
+def layerwise_chunks(
+    model: DeepGNN,
+    graph: AnyGraph | AggregationOperator,
+    feat: Tensor,
+    edge_weight: Tensor | None = None,
+    edge_feat: Tensor | None = None,
+    *,
+    memory: str | int = "2GB",
+    folder: str | Path | None = None,
+    progress: bool = False,
+) -> Iterator[Tensor]:
+    """Scores of :func:`layerwise_inference` in their order, as many at once as there is room for.
+
+    Yields
+    ------
+    Tensor
+        Scores of the next nodes, graphs or edges, shape (some, out_feats).
+    """
+    size = memory_size(memory)
+    for name in ("forward", "features", "_run_layers", "_activate"):
+        if getattr(type(model), name) is not getattr(DeepGNN, name):
+            raise DGLError(
+                f"{type(model).__name__} has a {name} of its own, which is not known to go layer "
+                "by layer. Call the model, on a machine with enough memory."
+            )
+    model.check_features(feat)
+    if not isinstance(graph, AggregationOperator):
+        graph = model.operator(graph, None if edge_weight is None else edge_weight.detach())
+    elif edge_weight is not None:
+        raise DGLError("The operator holds its edge weights: give edge_weight to it.")
+    if feat.shape[0] != graph.shape[1]:
+        raise DGLError(f"There are {feat.shape[0]} rows of features for {graph.shape[1]} nodes.")
+    training = model.training
+    model.eval()
+    try:
+        bar = tqdm(total=model.num_layers, unit="layer", disable=not progress)
+        with bar:
+            yield from _Layerwise(model, graph, feat, size, folder, bar).scores(edge_feat)
+    finally:
+        model.train(training)
+
+
+class _Aggregated(AggregationOperator):
+    """In the operator's place for features that are aggregated already."""
+
+    def __init__(self, operator: AggregationOperator, rows: int) -> None:
+        self.graph, self.t, self.shape = operator.graph, operator.t, (rows, rows)
+
+    is_trainable = False
+
+    def __matmul__(self, feat: Tensor) -> Tensor:
+        return feat
+
+
+class _Layerwise:
+    """One pass through a model."""
+
+    def __init__(
+        self,
+        model: DeepGNN,
+        operator: AggregationOperator,
+        feat: Tensor,
+        memory: int,
+        folder: str | Path | None,
+        bar: tqdm,
+    ) -> None:
+        self._model, self._operator, self._bar = model, operator, bar
+        self._feat = _to_scipy(feat) if feat.layout == torch.sparse_csr else feat
+        self._device, self._dtype = feat.device, feat.dtype
+        self._width = model.config["hidden_feats"]
+        buffers = {None: 2, "initial": 4}.get(model.residual, 2) + isinstance(model.head, EdgeHead)
+        needed = buffers * feat.shape[0] * self._width * feat.element_size()
+        self._branches = set(model.branches)
+        self._last: tuple[slice, SparseMatrix] | None = None
+        self._folder = folder
+        self._in_files = needed > memory / 2 and self._device.type == "cpu"
+        self._room = memory / 2 if self._in_files else memory - needed
+        self._room = max(self._room, memory / 4)
+
+    def scores(self, edge_feat: Tensor | None) -> Iterator[Tensor]:
+        """Scores of all items, in their order."""
+        model = self._model
+        last = len(model.convs) - 1
+        if last == 0 and model.head is None:
+            for rows in self._chunks(model.in_feats):
+                yield self._first(rows)
+            return
+        x = self._buffer()
+        for rows in self._chunks(model.in_feats):
+            x[rows] = self._first(rows)
+        self._bar.update()
+        first, new = (x, x)
+        if model.residual == "initial":
+            first, new = x, self._buffer()
+            x = self._buffer().copy_(first)
+        active = self._buffer()
+        for index in range(1, last + 1):
+            for rows in self._chunks(self._width):
+                active[rows] = model._activate(index - 1, x[rows])
+            if index == last and model.head is None:
+                for rows in self._chunks(self._width):
+                    yield self._layer(index, rows, x, active, first)
+                self._bar.update()
+                return
+            for rows in self._chunks(self._width):
+                new[rows] = self._layer(index, rows, x, active, first)
+            x, new = (new, x) if model.residual == "initial" else (x, x)
+            self._bar.update()
+        for rows in self._chunks(self._width):
+            active[rows] = model._activate(last, x[rows])
+        if isinstance(model.head, EdgeHead):
+            yield from self._edges(model.head, active, x, edge_feat)
+        else:
+            assert model.head is not None
+            yield model.head(self._operator.graph, active)
+
+    def _first(self, rows: slice) -> Tensor:
+        conv, feat = self._model.convs[0], self._feat
+        if isinstance(feat, Tensor):
+            return self._apply(conv, rows, self._aggregate(rows, feat), feat[rows])
+        parts = self._operator.matrix[rows] @ feat, feat[rows]
+        return self._apply(conv, rows, *(self._dense(part) for part in parts))
+
+    def _layer(self, index: int, rows: slice, x: Tensor, active: Tensor, first: Tensor) -> Tensor:
+        """Rows of what a layer hands on; see `DeepGNN._run_layers`."""
+        model, conv = self._model, self._model.convs[index]
+        assert isinstance(conv, ResidualConv)
+        out = self._apply(conv, rows, self._aggregate(rows, active), active[rows])
+        if conv not in self._branches:
+            return out
+        if model.residual != "initial":
+            return torch.add(x[rows], out, alpha=model.branch_scale)
+        ready = _Aggregated(self._operator, len(out))
+        skip = conv.aggregate(ready, self._aggregate(rows, x), x[rows])
+        out = torch.add(model.branch_scale * out, skip, alpha=1 - model.alpha)
+        return torch.add(out, first[rows], alpha=model.alpha)
+
+    def _apply(self, conv: torch.nn.Module, rows: slice, aggregated: Tensor, own: Tensor) -> Tensor:
+        return conv(_Aggregated(self._operator, rows.stop - rows.start), (aggregated, own))
+
+    def _aggregate(self, rows: slice, feat: Tensor) -> Tensor:
+        if self._last is None or self._last[0] != rows:  # all rows, if there is room for them
+            self._last = rows, self._operator.rows(rows, self._device, self._dtype)
+        return self._last[1] @ feat
+
+    def _dense(self, matrix: sp.csr_matrix) -> Tensor:
+        return torch.from_numpy(matrix.toarray()).to(self._device, self._dtype)
+
+    def _edges(
+        self, head: EdgeHead, active: Tensor, source: Tensor, edge_feat: Tensor | None
+    ) -> Iterator[Tensor]:
+        graph = self._operator.graph_on(self._device)
+        head.check_edge_feat(graph, edge_feat)
+        destination = self._buffer()
+        for rows in self._chunks(self._width):
+            source[rows], destination[rows] = head.ends(active[rows])
+        src, dst = graph.edges(order="eid")
+        per_edge = 4 * (4 * self._width + head.edge_feats)
+        step = max(1, int(self._room / per_edge))
+        for start in range(0, len(src), step):
+            some = slice(start, start + step)
+            pairs = source[src[some]] + destination[dst[some]]
+            yield head.pairs(pairs, None if edge_feat is None else edge_feat[some])
+
+    def _chunks(self, width: int) -> Iterator[slice]:
+        """As many rows at a time as there is room for; one at least."""
+        per_row = 4 * ROWS_KEPT * max(width, self._width)
+        ends = self._operator.matrix.indptr
+        costs = PER_ENTRY * ends.astype(np.int64) + per_row * np.arange(len(ends), dtype=np.int64)
+        start, nodes = 0, len(ends) - 1
+        while start < nodes:
+            stop = int(np.searchsorted(costs, costs[start] + self._room, side="right")) - 1
+            stop = min(max(stop, start + 1), nodes)
+            yield slice(start, stop)
+            start = stop
+
+    def _buffer(self) -> Tensor:
+        """Features of all nodes, not yet filled."""
+        shape = self._operator.shape[0], self._width
+        if not self._in_files:
+            return torch.empty(shape, device=self._device, dtype=self._dtype)
+        size = shape[0] * shape[1] * self._dtype.itemsize
+        with tempfile.NamedTemporaryFile(dir=self._folder, prefix="dgl-deepgnn-") as file:
+            # All of it now: no room later would end the process. The name goes; the map stays.
+            os.posix_fallocate(file.fileno(), 0, size)
+            mapped = mmap.mmap(file.fileno(), size)
+        return torch.frombuffer(mapped, dtype=self._dtype).view(shape)
+
+
+def _to_scipy(feat: Tensor) -> sp.csr_matrix:
+    parts = feat.values(), feat.col_indices(), feat.crow_indices()
+    return sp.csr_matrix(tuple(part.cpu().numpy() for part in parts), shape=tuple(feat.shape))
