@@ -136,12 +136,12 @@ def test_killed_and_resumed_it_finds_the_same(
 def test_an_edge_is_widened_and_divergence_is_the_worst(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(tuning.GRIDS, "adam", (-6, 160))
+    monkeypatch.setitem(tuning.GRIDS, "adam", (-6, 120))
     (first, *_) = run(recipe(), tmp_path / "t")["rounds"]
     rates = sorted(map(float, first["val_loss"]))
-    assert first["val_loss"]["1e+40"] is None
+    assert first["val_loss"]["1e+30"] is None
     assert 3 <= len(rates) <= 6 and rates[-2] <= 0.04
-    monkeypatch.setitem(tuning.GRIDS, "adam", (160, 164))
+    monkeypatch.setitem(tuning.GRIDS, "adam", (120, 124))
     with pytest.raises(UserError, match="diverges at every learning rate"):
         run(recipe(), tmp_path / "u")
 
