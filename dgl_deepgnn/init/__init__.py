@@ -13,7 +13,11 @@ from dgl_deepgnn.init.hooks import (
 from dgl_deepgnn.init.schemes import SCHEMES, critical_, glorot_, he_
 
 if DGL_VERSION is not None:
-    import dgl_deepgnn.init.dgl_layers  # noqa: F401 (registers its hooks)
+    # Their hooks are registered.
+    import dgl_deepgnn.init.dgl_attention
+    import dgl_deepgnn.init.dgl_layers
+    import dgl_deepgnn.init.dgl_refused
+    import dgl_deepgnn.init.dgl_relations  # noqa: F401
 
 __all__ = [
     "SCHEMES",

@@ -1,14 +1,27 @@
-"""Initializer hooks of DGL's own layers."""
+"""Initializer hooks of DGL's own layers that aggregate with fixed weights."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
 import torch
-from dgl.nn import GATConv, GATv2Conv, GINConv, GraphConv, SAGEConv
-from torch import nn
+from dgl.nn import (
+    APPNPConv,
+    DenseGraphConv,
+    DenseSAGEConv,
+    GCN2Conv,
+    GINConv,
+    GraphConv,
+    JumpingKnowledge,
+    SAGEConv,
+    SGConv,
+    TAGConv,
+)
+from torch import Tensor, nn
 
+from dgl_deepgnn.graph import AnyGraph
 from dgl_deepgnn.init.hooks import (
     GraphContext,
     LinearMap,
@@ -20,12 +33,12 @@ from dgl_deepgnn.init.hooks import (
 )
 from dgl_deepgnn.operator.aggregation import Norm, spectral_radius
 
-_GAIN = nn.init.calculate_gain("relu")  # all of these but GraphConv draw their weights with it
+GAIN = nn.init.calculate_gain("relu")  # most of DGL's layers draw their weights with it
+_NEAR = 0.01  # of one, a spectral radius
+_MOST = 4.0  # what layers without weights may multiply the features by, all together
 
 
-def _other_stages(
-    module: nn.Module, context: GraphContext, *known: nn.Module | None
-) -> list[Stage]:
+def other_stages(module: nn.Module, context: GraphContext, *known: nn.Module | None) -> list[Stage]:
     """Stages of the children that the layer's formula does not name: activation, norm."""
     return [
         stage
@@ -37,17 +50,14 @@ def _other_stages(
 
 @register_initializer(GraphConv)
 def _graph_conv(conv: Any, context: GraphContext) -> list[Stage]:
-    if conv.weight is None:
-        raise UnknownModuleError(
-            conv,
-            "GraphConv(weight=False) has no weight to initialize: it comes with every call. Draw "
-            "it where it is made, with variance 2 / (lambda^2 fan_in) and lambda from "
-            "dgl_deepgnn.spectral_radius.",
-        )
     radius = context.spectral_radius(conv, conv._norm)
+    if conv.weight is None:
+        _require_neutral(conv, context, radius)
+        _zero(conv.bias)
+        return other_stages(conv, context)
     fan_in, fan_out = conv.weight.shape
     linear = LinearMap(conv, conv.weight, fan_in, fan_out, conv.bias, radius)
-    return [[linear], *_other_stages(conv, context)]
+    return [[linear], *other_stages(conv, context)]
 
 
 @register_initializer(SAGEConv)
@@ -70,12 +80,12 @@ def _sage_conv(conv: Any, context: GraphContext) -> list[Stage]:
         conv.fc_neigh.weight,
         conv.fc_neigh.in_features,
         conv.fc_neigh.out_features,
-        glorot_gain=_GAIN,
+        glorot_gain=GAIN,
     )
     if kind == "gcn":
         radius = _radius_with_self_loops(conv, context)
         stages = [[replace(neigh, bias=conv.bias, spectral_radius=radius)]]
-        return stages + _other_stages(conv, context, conv.fc_neigh)
+        return stages + other_stages(conv, context, conv.fc_neigh)
     own = replace(
         neigh,
         weight=conv.fc_self.weight,
@@ -86,11 +96,11 @@ def _sage_conv(conv: Any, context: GraphContext) -> list[Stage]:
     if kind == "mean":
         radius = context.spectral_radius(conv, "right")
         stages = [[own, replace(neigh, share=0.5, spectral_radius=radius)]]
-        return stages + _other_stages(conv, context, conv.fc_self, conv.fc_neigh)
+        return stages + other_stages(conv, context, conv.fc_self, conv.fc_neigh)
     pool = collect_stages(conv.fc_pool, context)
-    stages = [[replace(m, glorot_gain=_GAIN) for m in stage] for stage in pool]
+    stages = [[replace(m, glorot_gain=GAIN) for m in stage] for stage in pool]
     stages.append([own, replace(neigh, share=0.5)])
-    return stages + _other_stages(conv, context, conv.fc_pool, conv.fc_self, conv.fc_neigh)
+    return stages + other_stages(conv, context, conv.fc_pool, conv.fc_self, conv.fc_neigh)
 
 
 def _radius_with_self_loops(conv: Any, context: GraphContext) -> float:
@@ -129,49 +139,158 @@ def _gin_conv(conv: Any, context: GraphContext) -> list[Stage]:
     first, *others = inner
     norm: Norm = "none" if kind == "sum" else "right"
     first = multiply_radius(first, context.spectral_radius(conv, norm, self_weight))
-    return [first, *others, *_other_stages(conv, context, conv.apply_func)]
+    return [first, *others, *other_stages(conv, context, conv.apply_func)]
 
 
-@register_initializer(GATConv)
-@register_initializer(GATv2Conv)
-def _gat_conv(conv: Any, context: GraphContext) -> list[Stage]:
-    """Describe a graph attention layer.
+# --- several hops in one layer -------------------------------------------------------------------
 
-    Attention sums to one over the in-edges of a node, so it is a mean. The attention vectors,
-    and the projection of destination nodes that only attention reads, keep the layer's own
-    initialization. Heads are taken to be concatenated.
+
+def _symmetric_radius(conv: Any, context: GraphContext) -> float:
+    """Radius of the normalisation of SGConv, TAGConv and GCN2Conv.
+
+    Without weights both sides are divided by the roots of the in-degrees, which has the
+    eigenvalues of the mean.
     """
-    second = isinstance(conv, GATv2Conv)
-    if second:  # it takes no edge weights
-        context = replace(context, edge_weight=None)
-    project = conv.fc if hasattr(conv, "fc") else conv.fc_src
-    value = LinearMap(
-        conv,
-        project.weight,
-        project.in_features,
-        project.out_features,
-        project.bias if second else conv.bias,
-        context.spectral_radius(conv, "right"),
-        glorot_gain=_GAIN,
-    )
-    stage = [value]
-    if isinstance(conv.res_fc, nn.Linear):
-        residual = replace(
-            value,
-            weight=conv.res_fc.weight,
-            fan_in=conv.res_fc.in_features,
-            bias=conv.res_fc.bias,
-            spectral_radius=1.0,
-        )
-        stage = [replace(m, share=0.5) for m in (value, residual)]
-    elif conv.res_fc is not None:
-        name = type(conv).__name__
+    if context.edge_weight is None:
+        return context.spectral_radius(conv, "right")
+    return context.weighted(_by_weighted_degrees).spectral_radius(conv, "none")
+
+
+def _by_weighted_degrees(graph: AnyGraph, weight: Tensor) -> Tensor:
+    """``EdgeWeightNorm("both")``: divided by the roots of the weights' sums at both ends."""
+    return weight.reshape(-1) * (_sums(graph, weight, 0) * _sums(graph, weight, 1)) ** -0.5
+
+
+def _sums(graph: AnyGraph, weight: Tensor, end: int) -> Tensor:
+    """Of every edge, the sum of all weights at its source (0) or destination (1)."""
+    nodes = graph.edges(order="eid")[end].long()
+    weight = weight.reshape(-1)
+    return weight.new_zeros(graph.num_nodes()).index_add(0, nodes, weight)[nodes]
+
+
+@register_initializer(SGConv)
+def _sg_conv(conv: Any, context: GraphContext) -> list[Stage]:
+    """Describe k aggregations in front of one weight."""
+    hops = math.prod(_symmetric_radius(conv, context) for _ in range(conv._k))
+    first, *others = collect_stages(conv.fc, context)
+    norm = isinstance(conv.norm, nn.Module)  # of what stands before it nothing is left
+    stages = [multiply_radius(first, 1.0 if norm else hops), *others]
+    return stages + other_stages(conv, context, conv.fc)
+
+
+@register_initializer(TAGConv)
+def _tag_conv(conv: Any, context: GraphContext) -> list[Stage]:
+    """Describe one weight on the concatenated results of 0 to k aggregations.
+
+    Deep features are those of the Perron vector, where j aggregations are a factor radius^j: of
+    the blocks' mean square the weight divides by the mean.
+    """
+    radii = [1.0]
+    for _ in range(conv._k):
+        radii.append(radii[-1] * _symmetric_radius(conv, context))
+    mean = math.sqrt(sum(radius**2 for radius in radii) / len(radii))
+    first, *others = collect_stages(conv.lin, context)
+    stages = [[replace(m, glorot_gain=GAIN) for m in multiply_radius(first, mean)], *others]
+    return stages + other_stages(conv, context, conv.lin)
+
+
+@register_initializer(GCN2Conv)
+def _gcn2_conv(conv: Any, context: GraphContext) -> list[Stage]:
+    r"""Describe a GCNII layer, :math:`(1 - \beta) s + \beta s W`.
+
+    The identity part keeps :math:`(1 - \beta)^2` of the mean square, and W adds the rest: its
+    variance is the critical one divided by :math:`\beta`. With :math:`\beta = 1` that is a plain
+    layer's; with a small one the identity part passes the ReLU whole, and
+    :math:`(1 - \beta)^2 + 2 \beta` is one to first order.
+    """
+    radius = _symmetric_radius(conv, context)
+    if (1 - conv.alpha) * radius > 1 + _NEAR:
         raise UnknownModuleError(
             conv,
-            f"{name}(residual=True) of equal widths adds its input as it is, so that no scale of "
-            f"its weights keeps the signal at order one. Use {name}(residual=False) with the "
-            "connection around it, and dgl_deepgnn.init.fixup_ or rezero_ for such branches.",
+            f"GCN2Conv passes {1 - conv.alpha:g} of the aggregated features on as they are, and "
+            f"the aggregation multiplies them by {radius:.3g}: no scale of its weights makes up "
+            "for it. Normalise the edge weights.",
         )
-    conv.reset_parameters()
-    known = [getattr(conv, name, None) for name in ("fc", "fc_src", "fc_dst", "res_fc")]
-    return [stage, *_other_stages(conv, context, *known)]
+    # Two weights, of the aggregated features and of the first ones, do not add up to alpha + rest.
+    apart = 1.0 if conv.weight2 is None else (1 - conv.alpha) ** 2 + conv.alpha**2
+    width = conv._in_feats
+    share = 1 / max(conv.beta * apart, 1e-9)
+    first = LinearMap(conv, conv.weight1, width, width, conv.bias, share=share)
+    stage = [first] if conv.weight2 is None else [first, replace(first, weight=conv.weight2)]
+    return [stage, *other_stages(conv, context)]
+
+
+# --- dense adjacency matrices --------------------------------------------------------------------
+
+
+@register_initializer(DenseGraphConv)
+def _dense_graph_conv(conv: Any, context: GraphContext) -> list[Stage]:
+    norm: Norm = conv._norm if conv._norm in ("both", "none") else "right"
+    if context.edge_weight is not None and norm != "none":
+        by = _by_dense_degrees if norm == "both" else _by_dense_in_degrees
+        radius = context.weighted(by).spectral_radius(conv, "none")
+    else:
+        radius = context.spectral_radius(conv, norm)
+    fan_in, fan_out = conv.weight.shape
+    linear = LinearMap(conv, conv.weight, fan_in, fan_out, conv.bias, radius)
+    return [[linear], *other_stages(conv, context)]
+
+
+def _by_dense_degrees(graph: AnyGraph, weight: Tensor) -> Tensor:
+    """Entries of the matrix divided by the roots of its sums of rows and columns, at least 1."""
+    sums = _sums(graph, weight, 0).clamp(min=1) * _sums(graph, weight, 1).clamp(min=1)
+    return weight.reshape(-1) * sums**-0.5
+
+
+def _by_dense_in_degrees(graph: AnyGraph, weight: Tensor) -> Tensor:
+    return weight.reshape(-1) / _sums(graph, weight, 1).clamp(min=1)
+
+
+@register_initializer(DenseSAGEConv)
+def _dense_sage_conv(conv: Any, context: GraphContext) -> list[Stage]:
+    """Describe the mean of a node and its neighbours, whose radius is one for any weights."""
+    first, *others = collect_stages(conv.fc, context)
+    stages = [[replace(m, glorot_gain=GAIN) for m in first], *others]
+    return stages + other_stages(conv, context, conv.fc)
+
+
+# --- without weights of their own ----------------------------------------------------------------
+
+
+@register_initializer(APPNPConv)
+def _appnp_conv(conv: Any, context: GraphContext) -> list[Stage]:
+    if context.edge_weight is None:
+        radius = context.spectral_radius(conv, "both")
+    else:
+        radius = context.weighted(_by_weighted_degrees).spectral_radius(conv, "none")
+    kept, growth = 1 - conv._alpha, 1.0
+    for _ in range(conv._k):
+        growth = kept * radius * growth + conv._alpha
+    _require_neutral(conv, context, growth)
+    return []
+
+
+def _require_neutral(conv: nn.Module, context: GraphContext, growth: float) -> None:
+    """Raise if a layer without a weight that could divide by it scales the features much."""
+    if abs(math.log(max(growth, 1e-9))) * max(context.depth or 1, 1) > math.log(_MOST):
+        name = type(conv).__name__ + ("(weight=False)" if isinstance(conv, GraphConv) else "")
+        raise UnknownModuleError(
+            conv,
+            f"{name} multiplies the features by {growth:.3g} on this graph, as often as the model "
+            "is deep, and has no weight that could divide by it. Normalise the edge weights, or "
+            "let the features decide, critical_(model, graph, feat).",
+        )
+
+
+@register_initializer(JumpingKnowledge)
+def _jumping_knowledge(module: nn.Module, context: GraphContext) -> list[Stage]:
+    """Describe a concatenation, maximum or weighted mean of layers.
+
+    The LSTM only weighs the layers; it keeps its initialization.
+    """
+    return []
+
+
+def _zero(bias: Tensor | None) -> None:
+    if bias is not None and bias.requires_grad:
+        nn.init.zeros_(bias)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
@@ -63,6 +63,8 @@ class LinearMap:
     scale: float = 1.0
 
 
+T = TypeVar("T")
+
 _ORDER = "The module comes first and the graph after it, as in critical_(model, graph)."
 
 Stage = list[LinearMap]
@@ -117,6 +119,7 @@ class GraphContext:
     depth: int | None = None
     left: list[nn.Module] = field(default_factory=list, init=False, repr=False)
     _radii: dict[tuple[Norm, float], Tensor] = field(default_factory=dict, init=False, repr=False)
+    _made: dict[object, Any] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if isinstance(self.graph, nn.Module):
@@ -156,7 +159,36 @@ class GraphContext:
 
     def radii_of_graphs(self) -> list[tuple[Tensor, int]]:
         """Radii that were asked for, of each graph of the batch, and the number of layers."""
-        return [(radii, self.depth or 1) for radii in self._radii.values()]
+        own = [(radii, self.depth or 1) for radii in self._radii.values()]
+        others = [made for made in self._made.values() if isinstance(made, GraphContext)]
+        return own + [pair for other in others for pair in other.radii_of_graphs()]
+
+    def once(self, key: object, make: Callable[[], T]) -> T:
+        """What `make` returns; further layers that ask by the same key get the same."""
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
+
+    def weighted(self, weights: Callable[[AnyGraph, Tensor], Tensor] | None) -> GraphContext:
+        """Return the context of a layer that takes no edge weights, or makes others of them.
+
+        `weights` is called with graph and weights; None is for a layer that takes none.
+        """
+        if self.edge_weight is None or isinstance(self, WithoutGraph):
+            return self
+        new = None if weights is None else weights(self.graph, self.edge_weight)
+        return self.once(weights, lambda: self._changed(edge_weight=new))
+
+    def of_relation(self) -> GraphContext:
+        """Return the context of a layer of one relation: only as a whole has the graph a radius."""
+        if self.graph is None or isinstance(self, WithoutGraph):
+            return self
+        return self.once("relation", lambda: self._changed(graph=None, edge_weight=None))
+
+    def _changed(self, **changes: Any) -> GraphContext:
+        other = replace(self, **changes)
+        object.__setattr__(other, "left", self.left)
+        return other
 
 
 @dataclass(frozen=True)
@@ -289,12 +321,12 @@ def _kind(value: object) -> str:
 
 def _is_layer(module: nn.Module) -> bool:
     """Whether a module without hook has weights of its own, rather than being a container."""
-    if _is_dgl_layer(module):
+    if is_dgl_layer(module):
         return any(True for _ in module.parameters())
     return any(True for _ in module.parameters(recurse=False))
 
 
-def _is_dgl_layer(module: nn.Module) -> bool:
+def is_dgl_layer(module: nn.Module) -> bool:
     """Whether it is one of DGL's layers: what surrounds the ``Linear`` inside is not known."""
     return any(
         base.__module__.startswith("dgl.nn.") and not issubclass(base, nn.Sequential)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dgl_deepgnn.errors import DGLError
-from dgl_deepgnn.init.hooks import GraphContext, Stage, is_dgl_convolution
+from dgl_deepgnn.init.hooks import GraphContext, Stage, is_dgl_layer
 from dgl_deepgnn.init.measured import mean_square
 from dgl_deepgnn.init.running import as_called, first_tensor, undisturbed
 
@@ -166,7 +166,7 @@ def _run(
 
 
 def _outermost(module: nn.Module, path: str) -> list[tuple[str, nn.Module]]:
-    if is_dgl_convolution(module) or any(p.dim() >= 2 for p in module.parameters(recurse=False)):
+    if is_dgl_layer(module) or any(p.dim() >= 2 for p in module.parameters(recurse=False)):
         return [(path, module)] if path else []
     return [
         layer

@@ -42,6 +42,8 @@ def as_called(
 def undisturbed(module: nn.Module, *others: object, training: bool) -> Iterator[None]:
     """Run a model without a trace: mode, buffers, random state and graphs' data are put back.
 
+    So are tensors that it keeps as attributes, such as results for a later call.
+
     Parameters
     ----------
     module : nn.Module
@@ -53,6 +55,7 @@ def undisturbed(module: nn.Module, *others: object, training: bool) -> Iterator[
     """
     modes = {part: part.training for part in module.modules()}
     buffers = [(buffer, buffer.detach().clone()) for buffer in module.buffers()]
+    kept = [(part, dict(vars(part))) for part in module.modules()]
     with ExitStack() as stack:
         for graph in _graphs([vars(part) for part in module.modules()], *others):
             stack.enter_context(graph.local_scope())
@@ -66,6 +69,13 @@ def undisturbed(module: nn.Module, *others: object, training: bool) -> Iterator[
                 part.training = mode
             for buffer, value in buffers:
                 buffer.copy_(value)
+            for part, before in kept:
+                for name, value in [*vars(part).items()]:
+                    if isinstance(value, Tensor) and value is not before.get(name, part):
+                        if name in before:
+                            vars(part)[name] = before[name]
+                        else:
+                            del vars(part)[name]
 
 
 @contextmanager

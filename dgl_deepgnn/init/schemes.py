@@ -151,10 +151,10 @@ def _checked_(
     """Closed form, and what a probe says of it."""
     context = GraphContext(graph, edge_weight, strict)
     with kept_on_error(module):
-        if graph is not None:  # how many aggregations follow one another?
-            counting = WithoutGraph(graph, edge_weight, strict)
-            collect_stages(module, counting)
-            context = replace(context, depth=len(counting.aggregations))
+        # How many aggregations follow one another?
+        counting = WithoutGraph(graph, edge_weight, strict)
+        collect_stages(module, counting)
+        context = replace(context, depth=len(counting.aggregations))
         stages = collect_stages(module, context)
         draw(stages, critical_std, output_layer, orthogonal=orthogonal)
         if context.left:

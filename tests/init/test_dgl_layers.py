@@ -8,7 +8,19 @@ import dgl
 import pytest
 import torch
 from dgl import DGLError
-from dgl.nn import GATConv, GATv2Conv, GINConv, GraphConv, SAGEConv
+from dgl.nn import (
+    APPNPConv,
+    DenseGraphConv,
+    DenseSAGEConv,
+    GATConv,
+    GATv2Conv,
+    GCN2Conv,
+    GINConv,
+    GraphConv,
+    SAGEConv,
+    SGConv,
+    TAGConv,
+)
 from torch import Tensor, nn
 
 from dgl_deepgnn import spectral_radius
@@ -140,11 +152,75 @@ def test_graph_conv_without_a_graph() -> None:
     assert variance(he_(GraphConv(300, 100, norm="none")).weight, 300) == roughly(2)
 
 
-def test_graph_conv_without_weight_says_what_to_do() -> None:
-    model = nn.ModuleList([GraphConv(3, 3), GraphConv(3, 3, weight=False)])
-    with pytest.raises(UnknownModuleError, match=r"weight=False.*variance.*ModuleList\.1"):
+def test_graph_conv_without_weight_leaves_it_to_the_next_layer(graph: dgl.DGLGraph) -> None:
+    model = nn.ModuleList([nn.Linear(300, 300), GraphConv(300, 300, "right", weight=False)])
+    nn.init.ones_(model[1].bias)
+    critical_(model, graph, output_layer=False)
+    assert variance(model[0].weight, 300) == roughly(2)
+    assert not model[1].bias.any()
+    model = nn.ModuleList([nn.Linear(3, 3), GraphConv(3, 3, "none", weight=False)])
+    with pytest.raises(DGLError, match="sums over neighbours"):
         critical_(model)
-    critical_(model, strict=False)
+    with pytest.raises(UnknownModuleError, match=r"multiplies the features by .*ModuleList\.1"):
+        critical_(model, graph)
+
+
+# --- several hops in one layer, dense matrices ---------------------------------------------------
+
+
+def dense_radius(graph: dgl.DGLGraph, weight: Tensor, least: float, norm: str = "both") -> float:
+    """Of the matrix divided by its own sums."""
+    dense = torch.zeros(12, 12, dtype=torch.float64)
+    dense.index_put_(graph.edges()[::-1], weight.double(), accumulate=True)
+    rows, columns = (dense.sum(axis).clamp(min=least) for axis in (1, 0))
+    if norm == "both":
+        dense = dense * (rows[:, None] * columns) ** -0.5
+    elif norm == "right":
+        dense = dense / rows[:, None]
+    return torch.linalg.eigvals(dense).abs().max().item()
+
+
+def test_hops(directed: tuple[dgl.DGLGraph, Tensor]) -> None:
+    graph, weight = directed
+    conv = critical_(SGConv(300, 100, k=3), graph, edge_weight=weight, output_layer=False)
+    radius = dense_radius(graph, weight, 0)
+    assert variance(conv.fc.weight, 300) == roughly(2 / radius**6)
+    norm = critical_(SGConv(300, 100, k=3, norm=nn.LayerNorm(300)), graph, edge_weight=weight)
+    assert variance(norm.fc.weight, 300) == roughly(1)
+    conv = critical_(TAGConv(300, 100, k=2), graph, edge_weight=weight, output_layer=False)
+    mean = (1 + radius**2 + radius**4) / 3
+    assert variance(conv.lin.weight, 900) == roughly(2 / mean)
+    # Without weights both sides are divided by the roots of the in-degrees: that is a mean.
+    assert variance(critical_(SGConv(300, 100, k=3), graph).fc.weight, 300) == roughly(1)
+
+
+@pytest.mark.parametrize("norm", ["both", "right", "none"])
+def test_dense_matrices(norm: str, directed: tuple[dgl.DGLGraph, Tensor]) -> None:
+    graph, weight = directed
+    conv = DenseGraphConv(300, 100, norm=norm)
+    critical_(conv, graph, edge_weight=weight, output_layer=False)
+    assert variance(conv.weight, 300) == roughly(2 / dense_radius(graph, weight, 1, norm) ** 2)
+    mean = critical_(DenseSAGEConv(300, 100), graph, edge_weight=weight)
+    assert variance(mean.fc.weight, 300) == roughly(1)
+
+
+def test_gcnii_fills_up_what_its_identity_part_leaves(
+    directed: tuple[dgl.DGLGraph, Tensor],
+) -> None:
+    graph, _ = directed
+    conv = critical_(GCN2Conv(300, layer=4, alpha=0.1, lambda_=0.5), graph, output_layer=False)
+    assert variance(conv.weight1, 300) == roughly(2 / conv.beta)
+    conv = GCN2Conv(300, layer=4, alpha=0.5, project_initial_features=False)
+    critical_(conv, graph, output_layer=False)
+    assert variance(conv.weight2, 300) == roughly(4 / conv.beta)
+
+
+def test_appnp_is_refused_where_its_aggregation_is_no_mean(graph: dgl.DGLGraph) -> None:
+    layers = [nn.Linear(4, 4), APPNPConv(10, 0.1)]
+    critical_(nn.ModuleList(layers), graph)
+    star = dgl.graph(([0] * 9, range(9)))  # one source for all
+    with pytest.raises(UnknownModuleError, match="APPNPConv multiplies the features by 0"):
+        critical_(nn.ModuleList(layers * 16), star)
 
 
 def test_acyclic_graph_is_an_error() -> None:

@@ -110,8 +110,7 @@ def test_not_strict_reaches_into_layers_with_hooks() -> None:
     [
         dgl.nn.GINEConv(nn.Linear(4, 4)),
         dgl.nn.EdgeConv(4, 4),
-        dgl.nn.TAGConv(4, 4),
-        dgl.nn.HeteroGraphConv({"r": dgl.nn.GraphConv(4, 4), "s": dgl.nn.GraphConv(4, 4)}),
+        dgl.nn.TypedLinear(4, 4, 2),
         dgl.nn.GlobalAttentionPooling(nn.Linear(4, 1)),
     ],
     ids=lambda layer: type(layer).__name__,
