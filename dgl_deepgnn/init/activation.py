@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -21,7 +22,13 @@ from torch import Tensor, nn
 
 from dgl_deepgnn.errors import DGLError
 
-__all__ = ["Activation", "CriticalPoint", "critical_point"]
+__all__ = [
+    "Activation",
+    "CriticalPoint",
+    "activation_name",
+    "critical_point",
+    "mean_activation",
+]
 
 Activation = nn.Module | Callable[[Tensor], Tensor]
 """A function of each entry by itself, as ``nn.GELU()`` or ``torch.tanh``."""
@@ -136,10 +143,10 @@ def _values_at_probe(activation: Activation) -> np.ndarray:
     parts = [_evaluate(activation, part)[0] for part in (_PROBE[:half], _PROBE[half:])]
     if not np.allclose(values, np.concatenate(parts), rtol=1e-4, atol=0, equal_nan=True):
         raise DGLError(
-            f"{_name(activation)} is not a fixed function of each entry by itself (softmax, "
-            "normalization and dropout are not), so it has no critical scale of its own. Put it in "
-            "a layer of its own; the measured initialization, critical_(model, graph, feat), takes "
-            "any layer."
+            f"{activation_name(activation)} is not a fixed function of each entry by itself "
+            "(softmax, normalization and dropout are not), so it has no critical scale of its own. "
+            "Put it in a layer of its own; the measured initialization, critical_(model, graph, "
+            "feat), takes any layer."
         )
     return values
 
@@ -165,7 +172,7 @@ def _evaluate(activation: Activation, x: np.ndarray) -> tuple[np.ndarray, np.nda
         except Exception as raised:  # whatever a user's function raises
             error = raised
     raise DGLError(
-        f"{_name(activation)} could not be used as an activation: {error}. It must be a "
+        f"{activation_name(activation)} could not be used as an activation: {error}. It must be a "
         "differentiable function of each entry by itself, written with PyTorch's operations."
     )
 
@@ -226,13 +233,35 @@ def _solve(activation: Activation) -> CriticalPoint:
 
 def _no_critical_point(activation: Activation, reason: str) -> DGLError:
     return DGLError(
-        f"{_name(activation)} has no critical point ({reason}): no variance of the weights keeps "
-        "both outputs and gradients at order one. Use GELU, SiLU, tanh or a kind of ReLU between "
-        "the layers, or let the features decide: critical_(model, graph, feat)."
+        f"{activation_name(activation)} has no critical point ({reason}): no variance of the "
+        "weights keeps both outputs and gradients at order one. Use GELU, SiLU, tanh or a kind of "
+        "ReLU between the layers, or let the features decide: critical_(model, graph, feat)."
     )
 
 
-def _name(activation: Activation) -> str:
+def mean_activation(activation: Activation, mean_square: float) -> float:
+    r"""Mean square behind an activation, :math:`\langle\phi^2\rangle_K`.
+
+    Examples
+    --------
+    >>> round(mean_activation(torch.relu, 3.0), 9)
+    1.5
+    """
+    return _means(activation, mean_square)[0]
+
+
+def activation_name(activation: Activation | None) -> str:
+    """Name of an activation, for messages.
+
+    Examples
+    --------
+    >>> activation_name(nn.GELU()), activation_name(torch.tanh), activation_name(None)
+    ('GELU', 'tanh', 'no activation')
+    """
+    if activation is None:
+        return "no activation"
+    if isinstance(activation, partial):
+        return activation_name(activation.func)
     if isinstance(activation, nn.Module):
         return type(activation).__name__
     return getattr(activation, "__name__", None) or repr(activation)

@@ -17,6 +17,7 @@ from dgl_deepgnn.init.activation import Activation, CriticalPoint, critical_poin
 from dgl_deepgnn.init.hooks import Stage, is_dgl_convolution
 from dgl_deepgnn.init.memory import Weights, multiply
 from dgl_deepgnn.init.running import Forward, first_tensor, undisturbed
+from dgl_deepgnn.init.tracing import is_own_activation
 
 __all__ = ["mean_square", "measure"]
 
@@ -256,7 +257,7 @@ class _Measuring(TorchDispatchMode):
         for part in self.module.modules():
             if is_dgl_convolution(part) or _holds_maps(part):
                 handles += self._watch(part)
-            elif _is_own_activation(part):
+            elif is_own_activation(part):
                 handles.append(part.register_forward_pre_hook(self._enter_activation))
         return handles
 
@@ -338,18 +339,6 @@ def _holds_maps(module: nn.Module) -> bool:
     children = list(module.children())
     leaves = not any(True for child in children for _ in child.children())
     return leaves and own + sum(isinstance(child, nn.Linear) for child in children) > 1
-
-
-def _is_own_activation(module: nn.Module) -> bool:
-    """Whether a user's module without weights is a function of each entry by itself."""
-    theirs = type(module).__module__.split(".")[0] not in ("torch", "dgl", "dgl_deepgnn")
-    if not theirs or any(True for _ in (*module.parameters(), *module.children())):
-        return False
-    try:
-        critical_point(module)
-    except DGLError:
-        return False
-    return True
 
 
 def _before_activation(layer: nn.Module, see: Callable[[Any, Activation], None]) -> list[Any]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import statistics
 import warnings
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,12 +14,20 @@ from torch import Tensor, nn
 
 from dgl_deepgnn.errors import DGLError
 from dgl_deepgnn.init.hooks import GraphContext, Stage, is_dgl_layer
+from dgl_deepgnn.init.levels import Levels
 from dgl_deepgnn.init.measured import mean_square
 from dgl_deepgnn.init.running import as_called, first_tensor, undisturbed
+from dgl_deepgnn.init.tracing import Trace, trace
 
-__all__ = ["check", "warn_of_batch", "warn_of_spread"]
+__all__ = [
+    "Probe",
+    "check",
+    "find_probe",
+    "warn_of_batch",
+    "warn_of_no_probe",
+    "warn_of_spread",
+]
 
-_TOLERANCE = 10.0  # what the graph may lose or gain, whatever the depth
 _DEVIATIONS = 3.5  # of one draw
 _ROWS = 64  # of a probe without graph
 _LOST = 1e-3
@@ -28,48 +38,68 @@ _MEASURED = (
 )
 
 
+@dataclass(frozen=True)
+class Probe:
+    """Features that the model takes, and what one run on them met."""
+
+    feat: Tensor
+    trace: Trace
+
+
+def find_probe(
+    module: nn.Module, stages: list[Stage], context: GraphContext
+) -> tuple[Probe | None, str]:
+    """Probe that runs through a model, or None and the reason.
+
+    Features are standard normal, and rows are half alike, as deep features are, so that aggregation
+    averages little away.
+    """
+    problem = "it takes no features"
+    for feat in _probes(module, stages, context):
+        forward = partial(_call, module, context)
+        try:
+            with undisturbed(module, context.graph, training=False):
+                return Probe(feat, trace(module, forward, feat)), ""
+        except Exception as error:  # the model is called in another way, or wants other features
+            if problem == "it takes no features":
+                problem = f"{type(error).__name__}: {error}"
+    return None, problem.splitlines()[0][:200]
+
+
 def check(
     module: nn.Module,
     stages: list[Stage],
     context: GraphContext,
-    output_square: float,
-    stacklevel: int,
+    probe: Probe,
+    levels: Levels,
 ) -> None:
-    r"""Run standard normal features through a model and see that they stay at order one.
+    r"""Run a probe through a model and see that it stays at the levels that were drawn for.
 
-    Rows are half alike, as deep features are, so that aggregation averages little away. One draw
-    of L weights of width n fluctuates: the logarithm of its mean square has about the variance
-    :math:`5 L / n` and half of it below zero as mean. What is allowed is a factor 10 beyond 3.5
-    standard deviations.
+    One draw of L weights of width n fluctuates: the logarithm of its mean square has about the
+    variance :math:`5 L / n` and half of it below zero as mean. What is allowed beyond the levels'
+    own bounds are 3.5 standard deviations.
 
     Raises
     ------
     DGLError
         If the features entering a layer, or the output, leave these bounds.
     """
-    maps = [stage[0] for stage in stages if stage]
-    if len(maps) < 2:
-        return  # one layer cannot drift
-    problem: Exception | None = None
-    for feat in _probes(module, stages, context):
-        try:
-            rows = [
-                row for training in (False, True) for row in _run(module, feat, context, training)
-            ]
-        except Exception as error:  # the model is called in another way, or wants other features
-            problem = problem or error
-            continue
-        spread = spread_of(stages)
-        count = max(len(rows) // 2, 1)
-        for index, (name, square) in enumerate(rows):
-            _judge(module, name, square, (index % count + 1) / count * spread, output_square)
-        return
-    reason = f"{type(problem).__name__}: {problem}" if problem else "it takes no features"
+    spread = spread_of(stages)
+    for training in (False, True):
+        rows = _run(module, probe.feat, context, training)
+        for index, (name, square) in enumerate(rows, start=1):
+            _judge(module, name, square, index / len(rows) * spread, levels)
+
+
+def warn_of_no_probe(module: nn.Module, reason: str, levels: Levels, stacklevel: int) -> None:
+    """Say so where nothing could be checked, and what was taken for granted."""
+    taken = "taken for granted, as none was found" if levels.assumed else "what the model holds"
     warnings.warn(
         f"Nothing was checked: the {type(module).__name__} did not run on a probe "
-        f"({reason.splitlines()[0][:200]}). Whether the closed form fits, residual connections, "
-        "activations and sums written by hand included, can be told with features: "
-        "critical_(model, graph, feat) or critical_(model, forward=lambda model: model(...)).",
+        f"({reason}). Activation between the layers: {levels.words}, {taken}. Whether the closed "
+        "form fits, residual connections, activations and sums written by hand included, can be "
+        "told with features: critical_(model, graph, feat) or critical_(model, forward=lambda "
+        "model: model(...)).",
         stacklevel=stacklevel,
     )
 
@@ -133,6 +163,10 @@ def _probes(module: nn.Module, stages: list[Stage], context: GraphContext) -> li
     return probes
 
 
+def _call(module: nn.Module, context: GraphContext, feat: Tensor) -> object:
+    return as_called(context.graph, feat, context.edge_weight, None)(module)
+
+
 def _run(
     module: nn.Module, feat: Tensor, context: GraphContext, training: bool
 ) -> list[tuple[str, float]]:
@@ -175,20 +209,18 @@ def _outermost(module: nn.Module, path: str) -> list[tuple[str, nn.Module]]:
     ]
 
 
-def _judge(
-    module: nn.Module, name: str, square: float, variance: float, output_square: float
-) -> None:
-    expected = output_square if name.startswith("the output") else 1.0
-    bound = math.log(_TOLERANCE) + _DEVIATIONS * math.sqrt(variance)
-    high, low = math.log(expected) + bound, math.log(expected) - variance / 2 - bound
+def _judge(module: nn.Module, name: str, square: float, variance: float, levels: Levels) -> None:
+    least, most = levels.leaving if name.startswith("the output") else levels.entering
+    deviation = _DEVIATIONS * math.sqrt(variance)
+    low, high = math.log(least) - variance / 2 - deviation, math.log(most) + deviation
     if square > 0 and low < math.log(square) < high:
         return
-    kind = "vanishes" if square < 1 else "explodes"
+    kind = "explodes" if square > most else "vanishes"
     raise DGLError(
         f"The closed form does not fit this {type(module).__name__}: of standard normal features "
-        f"the mean square of {name} is {square:.2g}, where the theory expects {expected:g} within "
-        f"{math.exp(low):.1g} to {math.exp(high):.1g}. The signal {kind}: the closed form takes "
-        "layers one after another with ReLU between them, and does not see residual connections, "
-        f"other activations, dropout, attention or sums written by hand. {_MEASURED} The weights "
-        "are what they were."
+        f"the mean square of {name} is {square:.2g}, where the theory expects "
+        f"{math.exp(low):.1g} to {math.exp(high):.1g} ({levels.words} between the layers). The "
+        f"signal {kind}: the closed form takes layers one after another, and does not see residual "
+        f"connections, dropout, attention or sums written by hand. {_MEASURED} The weights are "
+        "what they were."
     )

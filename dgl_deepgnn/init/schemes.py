@@ -20,8 +20,15 @@ from dgl_deepgnn.init.hooks import (
     collect_stages,
     require_module,
 )
+from dgl_deepgnn.init.levels import Levels, find_levels
 from dgl_deepgnn.init.measured import measure
-from dgl_deepgnn.init.probe import check, warn_of_batch, warn_of_spread
+from dgl_deepgnn.init.probe import (
+    check,
+    find_probe,
+    warn_of_batch,
+    warn_of_no_probe,
+    warn_of_spread,
+)
 from dgl_deepgnn.init.running import Forward, as_called, kept_on_error
 from dgl_deepgnn.registry import Registry
 
@@ -49,12 +56,22 @@ def critical_(
     **In closed form**, without features: every weight is drawn from a normal distribution of
     variance
 
-    .. math:: C_W / \mathrm{fan\_in}, \qquad C_W = 2 / \lambda^2,
+    .. math:: C_W / (\lambda^2 \, \mathrm{fan\_in}),
 
     with :math:`\lambda` the spectral radius of the aggregation in front of it (1 without
-    one), and all biases are zero. The last layer, with no ReLU after it, has
-    :math:`C_W = 1 / \lambda^2`. The first principle of DeZoort and Hanin,
-    arXiv:2306.11668; the dependence on :math:`\lambda` is derived here.
+    one). The first principle of DeZoort and Hanin, arXiv:2306.11668; the dependence on
+    :math:`\lambda` is derived here. :math:`C_W` is that of the activation, which is found by
+    running standard normal features through the model, whether it is a module, a function, or an
+    argument of a layer: 2 for ReLU, :math:`2 / (1 + a^2)` for one of slope a below zero,
+    1 for none. Others (GELU, SiLU, tanh) have the critical point of
+    :func:`~dgl_deepgnn.init.activation.critical_point`: biases of variance :math:`C_b`, and
+    a mean square K in front of the activation. Other biases are zero.
+
+    Features are assumed to have mean square one. So the first layer, :math:`(K - C_b)` in place of
+    :math:`C_W`, brings them to K (of ReLU 2, so that they have mean square one behind it), and
+    the last layer, with no activation after it, hands on mean square one (behind ReLU:
+    :math:`C_W = 1`). Features of another scale are forgotten within tens of layers where K is not
+    0, and are kept by a kind of ReLU.
 
     **Measured**, with features or with `forward`: for any model. It runs once in training mode,
     and each weight is scaled where it is first multiplied, so that the product has mean square
@@ -66,7 +83,7 @@ def critical_(
     Parameters
     ----------
     module : nn.Module
-        For the closed form one layer, or a tree of layers with ReLU between them:
+        For the closed form one layer, or a tree of layers with activations between them:
         ``torch.nn.Linear``, DGL's ``GraphConv``, ``SAGEConv``, ``GINConv``, ``GATConv``,
         ``GATv2Conv``, this package's own, and whatever :func:`register_initializer` added. Layers
         are taken in the order of definition. Measured, any model. Changed in place; what does
@@ -83,8 +100,8 @@ def critical_(
     edge_weight : Tensor, optional
         Weights of its edges, shape (E,), if the model uses any.
     output_layer : bool
-        In closed form: whether the last layer is the output (no ReLU after it). Pass False for
-        a part of a network that ends in a ReLU.
+        In closed form: whether the last layer is the output (no activation after it). Pass False
+        for a part of a network that ends in the activation that its other layers have.
     orthogonal : bool
         Draw matrices with orthogonal rows or columns and the same variance: one draw scatters less
         around the mean over draws.
@@ -101,8 +118,9 @@ def critical_(
     ------
     DGLError
         In closed form if a class is unknown, the graph is needed and missing, or it has no
-        directed cycle; measured, if the features are not finite or nothing can be measured. The
-        weights are then what they were.
+        directed cycle, if an activation has no critical point or needs a bias that a layer does
+        not have, or if the probe does not stay at order one; measured, if the features are not
+        finite or nothing can be measured. The weights are then what they were.
 
     Examples
     --------
@@ -156,7 +174,18 @@ def _checked_(
         collect_stages(module, counting)
         context = replace(context, depth=len(counting.aggregations))
         stages = collect_stages(module, context)
-        draw(stages, critical_std, output_layer, orthogonal=orthogonal)
+        probe, reason = None, "it takes no features"
+        if any(stages):
+            probe, reason = find_probe(module, stages, context)
+        trace = None if probe is None else probe.trace
+        levels = find_levels(module, [s for s in stages if s], trace, output_layer)
+        draw(stages, critical_std, output_layer, orthogonal=orthogonal, levels=levels)
+        for name, operation in levels.unknown.items():
+            warnings.warn(
+                f"What stands behind {name!r} ({operation}) is no activation that is known, and "
+                "counts as none. Measured, critical_(model, graph, feat), it is seen.",
+                stacklevel=3,
+            )
         if context.left:
             names = [name for name, part in module.named_modules() if _is_in(part, context.left)]
             warnings.warn(
@@ -164,8 +193,11 @@ def _checked_(
                 "Measured, critical_(model, graph, feat), any layer is initialized.",
                 stacklevel=3,
             )
-        else:
-            check(module, stages, context, 1.0 if output_layer else 2.0, stacklevel=4)
+        elif sum(map(bool, stages)) > 1:  # one layer cannot drift
+            if probe is None:
+                warn_of_no_probe(module, reason, levels, stacklevel=4)
+            else:
+                check(module, stages, context, probe, levels)
         warn_of_spread(module, stages, orthogonal, stacklevel=4)
         warn_of_batch(context, stacklevel=4)
     return module
@@ -262,18 +294,26 @@ def draw(
     output_layer: bool = False,
     uniform: bool = False,
     orthogonal: bool = False,
+    levels: Levels | None = None,
 ) -> None:
     """Draw every weight with the standard deviation ``std(linear_map, gain)``; zero every bias.
 
-    A shared weight is drawn once, as its first map says; what is frozen stays as it is.
+    Gains are 2 and, in an output layer, 1; or what `levels` ask for, biases included. A
+    shared weight is drawn once, as its first map says; what is frozen stays as it is.
     """
     drawn: set[int] = set()
     with torch.no_grad():
         for index, stage in enumerate(stages):
-            gain = 1.0 if output_layer and index == len(stages) - 1 else 2.0
             for linear in stage:
+                gain = 1.0 if output_layer and index == len(stages) - 1 else 2.0
+                variance = 0.0
+                if levels is not None:
+                    gain = levels.gain[id(linear.weight)]
+                    variance = levels.bias_variance.get(id(linear.weight), 0.0)
                 if linear.bias is not None and linear.bias.requires_grad:
                     linear.bias.zero_()
+                    if variance > 0:
+                        linear.bias.normal_(0.0, math.sqrt(variance))
                 frozen = not linear.weight.requires_grad
                 if frozen or linear.weight.numel() == 0 or id(linear.weight) in drawn:
                     continue

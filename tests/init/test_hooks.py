@@ -163,14 +163,15 @@ def test_hook_may_know_only_some_configurations(restore_hooks: None) -> None:
 def test_shared_module_is_drawn_once() -> None:
     """As what it is first, not as the output layer that it is, too."""
     shared = nn.Linear(400, 400)
-    critical_(nn.Sequential(nn.Sequential(shared, nn.Linear(400, 400)), nn.Sequential(shared)))
+    inner = nn.Sequential(shared, nn.ReLU(), nn.Linear(400, 400), nn.ReLU())
+    critical_(nn.Sequential(inner, nn.Sequential(shared)))
     assert 400 * shared.weight.var().item() == pytest.approx(2, rel=0.05)
 
 
 def test_tied_weight_is_drawn_once_and_both_biases_are_zero() -> None:
     first, second = nn.Linear(400, 400), nn.Linear(400, 400)
     second.weight = first.weight
-    critical_(nn.Sequential(first, second))
+    critical_(nn.Sequential(first, nn.ReLU(), second))
     assert 400 * first.weight.var().item() == pytest.approx(2, rel=0.05)
     assert not first.bias.any() and not second.bias.any()
 
