@@ -106,7 +106,7 @@ def predict(
     alpha: float = 0.1,
     dropout: float = 0.0,
     edge_weight: Tensor | None = None,
-    spectral_radius: float | None = None,
+    spectral_radius: float | Literal["growth"] | None = None,
     output_layer: bool = True,
 ) -> Prediction:
     r"""Predict signal, correlation and gradient by depth.
@@ -163,9 +163,10 @@ def predict(
         the skip connection drops again and again, and what comes of it is not Gaussian.
     edge_weight : Tensor, optional
         Non-negative weights of the aggregation, shape (E,).
-    spectral_radius : float, optional
+    spectral_radius : float or "growth", optional
         What the aggregation is divided by; as in the models, by default each graph's own
-        spectral radius, and 1 for ``t=1`` with an `init` other than critical.
+        spectral radius, and 1 for ``t=1`` with an `init` other than critical; with "growth" its
+        growth over `num_layers`.
     output_layer : bool
         Whether the last convolution is the output layer. Otherwise a ReLU follows it, and the
         gradient is that of its features.
@@ -196,7 +197,12 @@ def predict(
     if residual == "initial":
         schedule = without_ends(schedule, both=output_layer)
     aggregation = aggregation_operator(
-        graph, norm or FAMILIES[family], 1.0, edge_weight, spectral_radius=spectral_radius
+        graph,
+        norm or FAMILIES[family],
+        1.0,
+        edge_weight,
+        spectral_radius=None if spectral_radius == "growth" else spectral_radius,
+        depth=num_layers if spectral_radius == "growth" else None,
     )
     num_nodes = graph.num_nodes()
     matrix = sp.csr_matrix((aggregation @ torch.eye(num_nodes, dtype=torch.float64)).numpy())

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from dgl_deepgnn.errors import DGLError
 from dgl_deepgnn.graph import AnyGraph, as_graph
-from dgl_deepgnn.operator.aggregation import Norm, growth, spectral_radius
+from dgl_deepgnn.operator.aggregation import Norm, growth_by_layer, spectral_radius
 from dgl_deepgnn.registry import load_plugins
 
 __all__ = [
@@ -108,7 +108,7 @@ class GraphContext:
         Whether a module with parameters but without a hook is an error; otherwise it is left
         alone, with everything in it.
     depth : int, optional
-        Number of aggregations one after the other: then the graph's growth over so many layers
+        Number of aggregations one after the other: then the graph's growth in each of them
         takes the place of its spectral radius (they differ where the graph is not strongly
         connected).
     """
@@ -120,45 +120,6 @@ class GraphContext:
     left: list[nn.Module] = field(default_factory=list, init=False, repr=False)
     _radii: dict[tuple[Norm, float], Tensor] = field(default_factory=dict, init=False, repr=False)
     _made: dict[object, Any] = field(default_factory=dict, init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        if isinstance(self.graph, nn.Module):
-            raise DGLError(f"{_ORDER} Where the graph belongs stands a {_kind(self.graph)}.")
-        if self.graph is not None:
-            object.__setattr__(self, "graph", as_graph(self.graph))
-        if self.edge_weight is not None and self.graph is None:
-            raise DGLError("edge_weight was given without the graph whose edges it belongs to.")
-
-    def spectral_radius(self, module: nn.Module, norm: Norm, self_weight: float = 0.0) -> float:
-        r"""Spectral radius of the aggregation `norm` on the graph (of a batch, the largest).
-
-        Without a graph it is 1 for the normalised aggregations, which holds on every
-        undirected graph. `self_weight` times the identity is added to the aggregation.
-
-        Raises
-        ------
-        DGLError
-            If there is no graph and the aggregation is a sum, or the graph has no directed cycle.
-        """
-        if self.graph is None:
-            if norm == "none":
-                raise DGLError(
-                    f"{type(module).__name__} sums over neighbours: its critical scale depends on "
-                    "the graph's spectral radius. Pass the graph: critical_(module, graph)."
-                )
-            return 1.0 + self_weight
-        # Deep networks ask for the same aggregation in every layer.
-        if (norm, self_weight) not in self._radii:
-            arguments: dict[str, Any] = {"self_weight": self_weight}
-            if self.depth is None or self.depth < 2:
-                radii = spectral_radius(self.graph, norm, self.edge_weight, **arguments)
-            else:
-                radii = growth(self.graph, norm, self.depth, self.edge_weight, **arguments)
-            self._radii[norm, self_weight] = radii
-        return float(self._radii[norm, self_weight].max())
-
-    def radii_of_graphs(self) -> list[tuple[Tensor, int]]:
-        """Radii that were asked for, of each graph of the batch, and the number of layers."""
         own = [(radii, self.depth or 1) for radii in self._radii.values()]
         others = [made for made in self._made.values() if isinstance(made, GraphContext)]
         return own + [pair for other in others for pair in other.radii_of_graphs()]
@@ -188,6 +149,81 @@ class GraphContext:
     def _changed(self, **changes: Any) -> GraphContext:
         other = replace(self, **changes)
         object.__setattr__(other, "left", self.left)
+        return other
+
+    def __post_init__(self) -> None:
+        if isinstance(self.graph, nn.Module):
+            raise DGLError(f"{_ORDER} Where the graph belongs stands a {_kind(self.graph)}.")
+        if self.graph is not None:
+            object.__setattr__(self, "graph", as_graph(self.graph))
+        if self.edge_weight is not None and self.graph is None:
+            raise DGLError("edge_weight was given without the graph whose edges it belongs to.")
+
+    def spectral_radius(self, module: nn.Module, norm: Norm, self_weight: float = 0.0) -> float:
+        r"""Spectral radius of the aggregation `norm` on the graph (of a batch, the largest).
+
+        It is to be asked for once for every aggregation, in their order.
+
+        Without a graph it is 1 for the normalised aggregations, which holds on every
+        undirected graph. `self_weight` times the identity is added to the aggregation.
+
+        Raises
+        ------
+        DGLError
+            If there is no graph and the aggregation is a sum, or the graph has no directed cycle.
+        """
+        if self.graph is None:
+            if norm == "none":
+                raise DGLError(
+                    f"{type(module).__name__} sums over neighbours: its critical scale depends on "
+                    "the graph's spectral radius. Pass the graph: critical_(module, graph)."
+                )
+            return 1.0 + self_weight
+        self._asked.append(norm)
+        # Deep networks ask for the same aggregation in every layer.
+        if (norm, self_weight) not in self._radii:
+            arguments: dict[str, Any] = {"self_weight": self_weight}
+            if self.depth is None or self.depth < 2:
+                radii = spectral_radius(self.graph, norm, self.edge_weight, **arguments)[None]
+            else:
+                radii = growth_by_layer(self.graph, norm, self.depth, self.edge_weight, **arguments)
+            self._radii[norm, self_weight] = radii
+        radii = self._radii[norm, self_weight]
+        largest = radii.log().sum(0).argmax() if radii.shape[1] else 0
+        return float(radii[min(len(self._asked), len(radii)) - 1, largest])
+
+    def radii_of_graphs(self) -> list[tuple[Tensor, int]]:
+        """Radii that were asked for, of each graph of the batch, and the number of layers."""
+        own = [(radii.log().mean(0).exp(), self.depth or 1) for radii in self._radii.values()]
+        others = [made for made in self._made.values() if isinstance(made, GraphContext)]
+        return own + [pair for other in others for pair in other.radii_of_graphs()]
+
+    def once(self, key: object, make: Callable[[], T]) -> T:
+        """What `make` returns; further layers that ask by the same key get the same."""
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
+
+    def weighted(self, weights: Callable[[AnyGraph, Tensor], Tensor] | None) -> GraphContext:
+        """Return the context of a layer that takes no edge weights, or makes others of them.
+
+        `weights` is called with graph and weights; None is for a layer that takes none.
+        """
+        if self.edge_weight is None or isinstance(self, WithoutGraph):
+            return self
+        new = None if weights is None else weights(self.graph, self.edge_weight)
+        return self.once(weights, lambda: self._changed(edge_weight=new))
+
+    def of_relation(self) -> GraphContext:
+        """Return the context of a layer of one relation: only as a whole has the graph a radius."""
+        if self.graph is None or isinstance(self, WithoutGraph):
+            return self
+        return self.once("relation", lambda: self._changed(graph=None, edge_weight=None))
+
+    def _changed(self, **changes: Any) -> GraphContext:
+        other = replace(self, **changes)
+        object.__setattr__(other, "left", self.left)
+        object.__setattr__(other, "_asked", self._asked)
         return other
 
 

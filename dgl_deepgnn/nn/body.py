@@ -90,8 +90,10 @@ class DeepGNN(Pretrained, nn.Module):
         Width of the edge features that the edge head reads, 0 for none.
     alpha : float
         Weight of the first layer's features with ``residual="initial"``, 0 < alpha < 1.
-    spectral_radius : float, optional
-        What the aggregation is divided by; by default each graph's own spectral radius.
+    spectral_radius : float or "growth", optional
+        What the aggregation is divided by; by default each graph's own spectral radius, with
+        "growth" its :func:`~dgl_deepgnn.growth` over `num_layers`, for directed graphs that are not
+        strongly connected, such as acyclic ones with self-loops.
     checkpoint : bool
         Whether training keeps only the input of every segment of about :math:`\sqrt L` layers
         and computes the rest again for the backward pass (Chen et al., arXiv:1604.06174): the
@@ -120,7 +122,7 @@ class DeepGNN(Pretrained, nn.Module):
         readout: str = "mean",
         edge_feats: int = 0,
         alpha: float = 0.1,
-        spectral_radius: float | None = None,
+        spectral_radius: float | Literal["growth"] | None = None,
         checkpoint: bool = False,
     ) -> None:
         super().__init__()
@@ -150,10 +152,13 @@ class DeepGNN(Pretrained, nn.Module):
             "other than 'batch' with checkpoint=True",
             not (checkpoint and norm_layer == "batch"),
         )
-        given = spectral_radius is not None
+        by_growth = spectral_radius == "growth"
         number = isinstance(spectral_radius, int | float) and 0 < spectral_radius < float("inf")
         _require(
-            "spectral_radius", spectral_radius, "None or a positive number", number or not given
+            "spectral_radius",
+            spectral_radius,
+            "None, a positive number or 'growth'",
+            number or by_growth or spectral_radius is None,
         )
         _require("init", init, f"one of {tuple(SCHEMES)}", init in SCHEMES)
         self.in_feats, self.num_layers = in_feats, num_layers
@@ -169,9 +174,11 @@ class DeepGNN(Pretrained, nn.Module):
         last = out_feats if head == "node" else hidden_feats
         widths = [in_feats, *[hidden_feats] * (num_layers - 1), last]
         self.convs = nn.ModuleList(
-            conv(*ends, t=step, init=init, spectral_radius=spectral_radius)
+            conv(*ends, t=step, init=init, spectral_radius=None if by_growth else spectral_radius)
             for ends, step in zip(pairwise(widths), schedule, strict=True)
         )
+        for layer in self.convs if by_growth else ():
+            layer.depth = num_layers  # type: ignore[assignment]
         self.norms = nn.ModuleList(NORM_LAYERS[norm_layer](width) for width in widths[1:-1])
         self.dropout = Dropout(dropout)
         self.head: GraphHead | EdgeHead | None = None

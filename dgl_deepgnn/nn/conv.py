@@ -42,6 +42,9 @@ class ResidualConv(nn.Module):
         aggregation as DGL computes it.
     """
 
+    depth: int | None = None
+    """Layers whose growth the aggregation is divided by in place of the spectral radius, if any."""
+
     def __init__(
         self,
         in_feats: int,
@@ -86,6 +89,7 @@ class ResidualConv(nn.Module):
             self.t if folded and self.t > 0 and not between_types else 1.0,
             edge_weight,
             spectral_radius=self.spectral_radius,
+            depth=self.depth,
         )
 
     def forward(

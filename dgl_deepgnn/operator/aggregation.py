@@ -21,6 +21,7 @@ __all__ = [
     "Norm",
     "aggregation_operator",
     "growth",
+    "growth_by_layer",
     "spectral_radius",
 ]
 
@@ -229,6 +230,7 @@ def aggregation_operator(
     edge_weight: Tensor | None = None,
     *,
     spectral_radius: float | None = None,
+    depth: int | None = None,
 ) -> AggregationOperator:
     r"""Residual aggregation operator of a graph.
 
@@ -256,6 +258,8 @@ def aggregation_operator(
         Divide by this instead of the graph's own. A sampler's block has none of its own: it is
         taken as 1 for the normalised aggregations and must be given (the full graph's) for
         ``norm="none"``. 1.0 leaves :math:`A` as DGL computes it.
+    depth : int, optional
+        Divide by the graph's :func:`growth` over so many layers in place of its spectral radius.
 
     Returns
     -------
@@ -290,6 +294,8 @@ def aggregation_operator(
         if not 0 < spectral_radius < float("inf"):
             raise DGLError(f"spectral_radius must be positive and finite, got {spectral_radius}.")
         radii = np.full(len(sizes), float(spectral_radius))
+    elif depth is not None:
+        radii = _mean_growth(_spectral_radii(graph, matrix, norm, depth=_as_depth(depth)))
     else:
         radii = _spectral_radii(graph, matrix, norm)
     divisor = np.repeat(radii, sizes)[:, None]
@@ -345,7 +351,7 @@ def spectral_radius(
     >>> spectral_radius(star)
     tensor([2.], dtype=torch.float64)
     """
-    return _radii(graph, norm, edge_weight, self_weight, None)
+    return torch.from_numpy(_radii(graph, norm, edge_weight, self_weight, None))
 
 
 def growth(
@@ -394,9 +400,59 @@ def growth(
     >>> [round(growth(path, "none", depth).item(), 2) for depth in (10, 100, 1000, 10000)]
     [1.99, 1.99, 1.37, 1.06]
     """
+    steps = _radii(graph, norm, edge_weight, self_weight, _as_depth(depth))
+    return torch.from_numpy(_mean_growth(steps))
+
+
+def growth_by_layer(
+    graph: AnyGraph,
+    norm: Norm,
+    depth: int,
+    edge_weight: Tensor | None = None,
+    *,
+    self_weight: float = 0.0,
+) -> Tensor:
+    r"""Factor by which a graph's aggregation grows in each of `depth` layers.
+
+    In layer l :math:`\lVert A^l 1 \rVert / \lVert A^{l-1} 1 \rVert`, or the spectral radius, where
+    :func:`growth` is that: their geometric mean is :func:`growth`. Weights that suit every layer by
+    itself keep the layers in between at order one, too.
+
+    Parameters
+    ----------
+    graph, norm, depth, edge_weight, self_weight
+        As in :func:`growth`.
+
+    Returns
+    -------
+    Tensor
+        Shape (depth, B), float64.
+
+    Raises
+    ------
+    DGLError
+        As in :func:`growth`.
+
+    Examples
+    --------
+    >>> path = Graph((range(3), range(1, 4))).add_self_loop()
+    >>> growth_by_layer(path, "none", 3)[:, 0].square().round(decimals=2).tolist()
+    [3.25, 3.23, 3.1]
+    """
+    return torch.from_numpy(_radii(graph, norm, edge_weight, self_weight, _as_depth(depth)))
+
+
+def _as_depth(depth: object) -> int:
     if isinstance(depth, bool) or not isinstance(depth, int | np.integer) or depth < 1:
         raise DGLError(f"depth must be a whole number of at least 1, got {depth!r}.")
-    return _radii(graph, norm, edge_weight, self_weight, int(depth))
+    return int(depth)
+
+
+def _mean_growth(steps: np.ndarray) -> np.ndarray:
+    """Geometric mean over the layers, shape (B,); exactly what is the same in all of them."""
+    with np.errstate(divide="ignore"):
+        mean = np.exp(np.log(steps).mean(axis=0))
+    return np.where((steps == steps[0]).all(axis=0), steps[0], mean)
 
 
 def concatenated_ranges(sizes: np.ndarray, which: np.ndarray) -> np.ndarray:
@@ -470,12 +526,12 @@ def _batch_sizes(graph: AnyGraph) -> np.ndarray:
 
 def _radii(
     graph: AnyGraph, norm: Norm, edge_weight: Tensor | None, self_weight: float, depth: int | None
-) -> Tensor:
+) -> np.ndarray:
     if not 0 <= self_weight < float("inf"):
         raise DGLError(f"self_weight must be finite and non-negative, got {self_weight}.")
     graph = as_graph(graph)
     matrix, _ = _aggregation_matrix(graph, norm, edge_weight)
-    return torch.from_numpy(_spectral_radii(graph, matrix, norm, self_weight, depth))
+    return _spectral_radii(graph, matrix, norm, self_weight, depth)
 
 
 def _spectral_radii(
@@ -492,15 +548,15 @@ def _spectral_radii(
                 "of its own. Pass spectral_radius=..., for a block that of the full graph: "
                 "dgl_deepgnn.spectral_radius(graph)."
             )
-        return np.full(1, 1 + self_weight)
+        return np.full(1 if depth is None else (depth, 1), 1 + self_weight)
     sizes = _batch_sizes(graph)
     # On an undirected unweighted graph these are the exact Perron vectors.
     degree = np.maximum(graph.in_degrees().cpu().numpy(), 1).astype(np.float64)
     start = degree ** {"right": 0.0, "none": 0.0, "both": 0.5, "left": 1.0}[norm]
     radii = block_spectral_radii(matrix, sizes, start, self_weight=self_weight, depth=depth)
     if (radii == 0).any():
-        which = int(np.flatnonzero(radii == 0)[0])
-        where = "The graph" if len(radii) == 1 else f"Graph {which} of the batch"
+        which = int(np.nonzero(radii == 0)[-1][0])
+        where = "The graph" if radii.shape[-1] == 1 else f"Graph {which} of the batch"
         raise DGLError(
             f"{where} has no directed cycle (of positive weight), so its spectral radius is 0 and "
             "no weight scale is critical: after as many layers as its longest path all features "

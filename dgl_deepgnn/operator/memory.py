@@ -27,7 +27,7 @@ class _Entry:
     operator: AggregationOperator
 
 
-_Key = tuple[int, Norm, float, float | None]
+_Key = tuple[int, Norm, float, float | None, int | None]
 _entries: dict[_Key, _Entry] = {}
 _lock = threading.RLock()  # a weak reference may end while it is held
 
@@ -39,6 +39,7 @@ def remembered_operator(
     edge_weight: Tensor | None = None,
     *,
     spectral_radius: float | None = None,
+    depth: int | None = None,
 ) -> AggregationOperator:
     """As :func:`aggregation_operator`, but the same one while graph and edge weights are the same.
 
@@ -54,18 +55,17 @@ def remembered_operator(
     True
     """
     owner, graph = _owner(graph), as_graph(graph)
+    divisor: dict[str, Any] = {"spectral_radius": spectral_radius, "depth": depth}
     trainable = edge_weight is not None and edge_weight.requires_grad
     if trainable or graph.is_block or not graph.is_homogeneous:
-        return aggregation_operator(graph, norm, t, edge_weight, spectral_radius=spectral_radius)
-    key = (id(owner), norm, t, spectral_radius)
+        return aggregation_operator(graph, norm, t, edge_weight, **divisor)
+    key = (id(owner), norm, t, spectral_radius, depth)
     with _lock:
         entry = _entries.pop(key, None)
         if entry is None or not _is_of(entry, owner, graph, edge_weight):
             # Without a reference to the owner, whose end is the operator's.
             kept = _copy(graph)
-            operator = aggregation_operator(
-                kept, norm, t, edge_weight, spectral_radius=spectral_radius
-            )
+            operator = aggregation_operator(kept, norm, t, edge_weight, **divisor)
             weight = None if edge_weight is None else edge_weight.clone()
             end = weakref.ref(owner, lambda _: _entries.pop(key, None))
             entry = _Entry(end, kept, weight, operator)

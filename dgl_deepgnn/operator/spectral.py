@@ -52,7 +52,7 @@ def block_spectral_radii(
     self_weight : float
         Multiple of the identity to add to the matrix.
     depth : int, optional
-        Return the growth over so many steps in place of the spectral radius for blocks
+        Return the growth in each of so many steps in place of the spectral radius for blocks
         with an entry between two strongly connected components, unless their radius is 0: there
         the matrix may grow for long before it settles to its spectral radius.
 
@@ -60,7 +60,7 @@ def block_spectral_radii(
     -------
     numpy.ndarray
         One spectral radius a block; 0 for blocks without a directed cycle, 1 for blocks
-        without nodes, before the self-weight is added.
+        without nodes, before the self-weight is added. With `depth` a row a step.
 
     Examples
     --------
@@ -99,25 +99,25 @@ def block_spectral_radii(
     np.maximum.at(result, graph_of_node, radii[component])
     result[sizes == 0] = 1.0
     result = result + self_weight
-    if depth is not None and not inside.all():
+    if depth is None:
+        return result
+    steps = np.tile(result, (depth, 1))
+    if not inside.all():
         passing = np.unique(graph_of_node[coo.row[~inside]])
         passing = passing[result[passing] > 0]
         growth = _growth(whole + self_weight * sp.eye(num_nodes), graph_of_node, depth)
-        result[passing] = growth[passing]
-    return result
+        steps[:, passing] = growth[:, passing]
+    return steps
 
 
 def _growth(matrix: sp.csr_matrix, block: np.ndarray, depth: int) -> np.ndarray:
-    r"""Growth :math:`(|A^L 1| / |1|)^{1/L}` of every block over L steps, at least one."""
-    x, logarithm = np.ones(len(block)), np.zeros(block.max() + 1)
-    nodes = np.bincount(block)
+    r"""Growth :math:`|A^l 1| / |A^{l-1} 1|` of every block in step l, at least one."""
+    x, steps = np.ones(len(block)), []
     with np.errstate(divide="ignore", invalid="ignore"):  # some blocks are empty or nilpotent
         for _ in range(depth):
-            square = np.bincount(block, x**2)
-            logarithm += np.log(square) / 2
-            x = matrix @ (x / np.sqrt(square)[block])
-        logarithm += np.log(np.bincount(block, x**2) / nodes) / 2
-    return np.exp(logarithm / depth)
+            x = matrix @ (x / np.sqrt(np.bincount(block, x**2))[block])
+            steps.append(np.sqrt(np.bincount(block, x**2)))
+    return np.array(steps)
 
 
 def _bounds(ratio: np.ndarray, component: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -10,6 +10,8 @@ import torch
 from dgl import DGLGraph
 
 from dgl_deepgnn import ResGCN, ResGraphConv, growth
+from dgl_deepgnn.errors import DGLError
+from dgl_deepgnn.theory import predict
 
 
 @pytest.mark.parametrize("norm", ["both", "right", "left", "none"])
@@ -163,3 +165,16 @@ def test_acyclic_graphs_want_the_growth_where_there_is_no_residual_connection() 
     plain = {"residual": None, "t": 1.0}
     assert mean_square(**plain) > 1e10
     assert 0.01 < mean_square(spectral_radius=growth(path, "both", 32).item(), **plain) < 10
+    assert 0.01 < mean_square(spectral_radius="growth", **plain) < 10
+    predicted = predict(
+        path, feat, "gcn", 32, residual=None, t=1.0, spectral_radius="growth"
+    ).signal[-1]
+    assert 0.01 < predicted < 10
+    alone, batch = (
+        ResGCN(64, 8, 8, 32, spectral_radius="growth").operator(graph)
+        for graph in (path, dgl.batch([path, dgl.graph(([0, 1], [1, 0]))]))
+    )
+    assert batch.spectral_radii.tolist() == [alone.spectral_radius, 1.0]
+    assert alone.spectral_radius == pytest.approx(growth(path, "both", 32).item())
+    with pytest.raises(DGLError, match="None, a positive number or 'growth'"):
+        ResGCN(64, 8, 8, 32, spectral_radius="grow")

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dgl_deepgnn import spectral_radius
-from dgl_deepgnn.operator.aggregation import NORMS, growth
+from dgl_deepgnn.operator.aggregation import NORMS, growth, growth_by_layer
 from dgl_deepgnn.operator.spectral import block_spectral_radii
 
 
@@ -339,6 +339,19 @@ def test_growth_makes_networks_on_acyclic_graphs_critical(depth: int) -> None:
 
     assert 0.1 < mean_square(growth(graph, "both", depth).item()) < 10
     assert mean_square(spectral_radius(graph, "both").item()) > 100
+
+
+def test_growth_by_layer_has_growth_as_its_mean() -> None:
+    graphs = dgl.batch([acyclic(40, 90, 1), dgl.graph(([0, 1], [1, 0]))])
+    steps = growth_by_layer(graphs, "both", 9)
+    mean = growth(graphs, "both", 9)
+    assert steps.shape == (9, 2) and steps[:, 0].std() > 0.01 and (steps[:, 1] == mean[1]).all()
+    torch.testing.assert_close(steps.log().mean(0).exp(), mean)
+    matrix, x = dense_aggregation(acyclic(40, 90, 1), "both", None), np.ones(40)
+    for step in steps[:, 0]:
+        after = matrix @ x
+        assert np.linalg.norm(after) / np.linalg.norm(x) == pytest.approx(step.item(), rel=1e-9)
+        x = after
 
 
 def test_growth_without_cycles_or_depth() -> None:
