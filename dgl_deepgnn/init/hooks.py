@@ -120,36 +120,7 @@ class GraphContext:
     left: list[nn.Module] = field(default_factory=list, init=False, repr=False)
     _radii: dict[tuple[Norm, float], Tensor] = field(default_factory=dict, init=False, repr=False)
     _made: dict[object, Any] = field(default_factory=dict, init=False, repr=False)
-        own = [(radii, self.depth or 1) for radii in self._radii.values()]
-        others = [made for made in self._made.values() if isinstance(made, GraphContext)]
-        return own + [pair for other in others for pair in other.radii_of_graphs()]
-
-    def once(self, key: object, make: Callable[[], T]) -> T:
-        """What `make` returns; further layers that ask by the same key get the same."""
-        if key not in self._made:
-            self._made[key] = make()
-        return self._made[key]
-
-    def weighted(self, weights: Callable[[AnyGraph, Tensor], Tensor] | None) -> GraphContext:
-        """Return the context of a layer that takes no edge weights, or makes others of them.
-
-        `weights` is called with graph and weights; None is for a layer that takes none.
-        """
-        if self.edge_weight is None or isinstance(self, WithoutGraph):
-            return self
-        new = None if weights is None else weights(self.graph, self.edge_weight)
-        return self.once(weights, lambda: self._changed(edge_weight=new))
-
-    def of_relation(self) -> GraphContext:
-        """Return the context of a layer of one relation: only as a whole has the graph a radius."""
-        if self.graph is None or isinstance(self, WithoutGraph):
-            return self
-        return self.once("relation", lambda: self._changed(graph=None, edge_weight=None))
-
-    def _changed(self, **changes: Any) -> GraphContext:
-        other = replace(self, **changes)
-        object.__setattr__(other, "left", self.left)
-        return other
+    _asked: list[Norm] = field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if isinstance(self.graph, nn.Module):
