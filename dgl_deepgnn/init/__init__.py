@@ -2,7 +2,7 @@
 
 import dgl_deepgnn.init.torch_layers
 from dgl_deepgnn.graph import DGL_VERSION
-from dgl_deepgnn.init.comparison import fixup_, lsuv_, rezero_, virgo_
+from dgl_deepgnn.init.comparison import lsuv_, virgo_
 from dgl_deepgnn.init.hooks import (
     GraphContext,
     LinearMap,
@@ -10,6 +10,7 @@ from dgl_deepgnn.init.hooks import (
     collect_stages,
     register_initializer,
 )
+from dgl_deepgnn.init.residual import fixup_, rezero_
 from dgl_deepgnn.init.schemes import SCHEMES, critical_, glorot_, he_
 
 if DGL_VERSION is not None:

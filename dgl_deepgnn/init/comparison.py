@@ -1,10 +1,8 @@
-"""Published initialization schemes that the critical initialization is compared with."""
+"""LSUV and Virgo, which the critical initialization is compared with."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
@@ -12,177 +10,30 @@ from torch import Tensor, nn
 
 from dgl_deepgnn.errors import DGLError
 from dgl_deepgnn.graph import AnyGraph, as_graph
-from dgl_deepgnn.init.hooks import (
-    GraphContext,
-    LinearMap,
-    WithoutGraph,
-    collect_stages,
-    fixup_branch,
-)
-from dgl_deepgnn.init.schemes import critical_std, draw
+from dgl_deepgnn.init.hooks import LinearMap, WithoutGraph, collect_stages, require_module
+from dgl_deepgnn.init.running import Forward, as_called, first_tensor, kept_on_error, undisturbed
+from dgl_deepgnn.init.schemes import draw
 from dgl_deepgnn.operator.aggregation import aggregation_operator
 
-__all__ = ["fixup_", "lsuv_", "rezero_", "virgo_"]
+__all__ = ["lsuv_", "virgo_"]
 
 M = TypeVar("M", bound=nn.Module)
 
 
-def fixup_(
-    module: M,
-    branches: Iterable[nn.Module],
-    graph: AnyGraph | None = None,
-    *,
-    edge_weight: Tensor | None = None,
-    output_layer: bool = True,
-    strict: bool = True,
-) -> M:
-    r"""Fixup: every residual branch starts at zero, the network as its skip connections.
-
-    The last layer of each of the L branches is zero; in a branch of m > 1 layers the
-    others are critical times :math:`L^{-1/(2m-2)}`. Everything outside the branches is critical.
-    Source: Zhang et al., arXiv:1901.09321, without its scalar biases and multipliers.
-
-    Parameters
-    ----------
-    module : nn.Module
-        The network. Changed in place.
-    branches : iterable of nn.Module
-        The submodules whose outputs the network adds to their inputs.
-    graph, edge_weight, output_layer, strict
-        As in :func:`critical_`; the graph is needed where an aggregation is a sum.
-
-    Returns
-    -------
-    nn.Module
-        The same module.
-
-    Raises
-    ------
-    DGLError
-        If there is no branch, or one is not part of `module` or has no weights; otherwise as
-        :func:`critical_`.
-
-    Examples
-    --------
-    >>> model = nn.ModuleList([nn.Linear(8, 8) for _ in range(4)])
-    >>> fixup_(model, branches=model[1:3])[1].weight.abs().max().item()
-    0.0
-    """
-    context = GraphContext(graph, edge_weight, strict)
-    branches = list(branches)
-    scales = {
-        id(linear.weight): linear.scale
-        for branch in branches
-        for stage in fixup_branch(collect_stages(branch, context), len(branches))
-        for linear in stage
-    }
-    _draw_critical(module, branches, scales, context, output_layer)
-    return module
-
-
-def rezero_(
-    module: M,
-    branches: Iterable[nn.Module],
-    graph: AnyGraph | None = None,
-    *,
-    edge_weight: Tensor | None = None,
-    output_layer: bool = True,
-    strict: bool = True,
-) -> M:
-    r"""ReZero: a trainable factor, zero at first, on every residual branch.
-
-    All weights are critical. Each branch gets a parameter ``rezero_gate`` that a forward hook
-    multiplies its output with; it is in ``parameters()`` and ``state_dict()``, so make the
-    optimizer afterwards, and call this on a new model before loading such a state.
-    Source: Bachlechner et al., arXiv:2003.04887.
-
-    Parameters
-    ----------
-    module : nn.Module
-        The network. Changed in place.
-    branches : iterable of nn.Module
-        The submodules whose outputs the network adds to their inputs.
-    graph, edge_weight, output_layer, strict
-        As in :func:`critical_`; the graph is needed where an aggregation is a sum.
-
-    Returns
-    -------
-    nn.Module
-        The same module.
-
-    Raises
-    ------
-    DGLError
-        As in :func:`fixup_`.
-
-    Examples
-    --------
-    >>> model = nn.ModuleList([nn.Linear(8, 8) for _ in range(4)])
-    >>> rezero_(model, branches=model[1:3])[1](torch.ones(2, 8)).abs().max().item()
-    0.0
-    """
-    context = GraphContext(graph, edge_weight, strict)
-    branches = list(branches)
-    for branch in branches:
-        branch._parameters.pop("rezero_gate", None)
-    scales = {
-        id(linear.weight): 1.0
-        for branch in branches
-        for stage in collect_stages(branch, context)
-        for linear in stage
-    }
-    _draw_critical(module, branches, scales, context, output_layer)
-    for branch in branches:
-        like = next(branch.parameters())
-        # Without dimensions, so that it does not promote outputs of lower precision.
-        gate = nn.Parameter(torch.zeros((), dtype=like.dtype, device=like.device))
-        branch.register_parameter("rezero_gate", gate)
-        if _gate not in branch._forward_hooks.values():
-            branch.register_forward_hook(_gate)
-    return module
-
-
-def _gate(branch: Any, inputs: Any, output: Tensor) -> Tensor:
-    return branch.rezero_gate * output
-
-
-def _draw_critical(
-    module: nn.Module,
-    branches: list[nn.Module],
-    scales: dict[int, float],
-    context: GraphContext,
-    output_layer: bool,
-) -> None:
-    """Draw all weights critically, times the scales given by weight."""
-    inside = {id(part) for part in module.modules()}
-    for index, branch in enumerate(branches):
-        if id(branch) not in inside or not any(id(p) in scales for p in branch.parameters()):
-            raise DGLError(
-                f"branches[{index}], a {type(branch).__name__}, is not a submodule of the "
-                f"{type(module).__name__} with weights. Name the submodules that have a residual "
-                "connection around them."
-            )
-    if not branches:
-        raise DGLError("branches is empty: name the submodules with a residual connection.")
-    stages = [
-        [replace(linear, scale=scales.get(id(linear.weight), linear.scale)) for linear in stage]
-        for stage in collect_stages(module, context)
-    ]
-    draw(stages, critical_std, output_layer)
-
-
 def lsuv_(
     module: M,
-    graph: AnyGraph,
-    feat: Tensor,
+    graph: AnyGraph | None = None,
+    feat: Tensor | None = None,
     *,
+    forward: Forward | None = None,
+    edge_weight: Tensor | None = None,
     tol: float = 0.1,
     max_iterations: int = 10,
     strict: bool = True,
 ) -> M:
     """Layer-sequential unit-variance initialization.
 
-    Every weight is orthonormal; then, in the order in which ``module(graph, feat)`` calls the
+    Every weight is orthonormal; then, in the order in which the network calls its
     layers, each layer's weights are divided by the standard deviation of its output until that
     has variance one. Where a layer applies its activation itself, the output after it counts.
     Biases are zero; a layer that the call does not reach stays orthonormal.
@@ -191,11 +42,9 @@ def lsuv_(
     Parameters
     ----------
     module : nn.Module
-        The network, called as ``module(graph, feat)`` in evaluation mode. Changed in place.
-    graph : DGLGraph
-        The graph of `feat`.
-    feat : Tensor
-        Node features that are typical of the data, shape (N, in_feats).
+        The network, called in evaluation mode. Changed in place, but for frozen parameters.
+    graph, feat, edge_weight, forward
+        How it is called, as in :func:`critical_`, on features that are typical of the data.
     tol : float
         How far from one a variance may stay.
     max_iterations : int
@@ -211,7 +60,8 @@ def lsuv_(
     Raises
     ------
     DGLError
-        If a class is unknown, or the output of a layer is constant or not finite.
+        If a class is unknown, or the output of a layer is constant or not finite. The weights are
+        then what they were.
 
     Examples
     --------
@@ -222,49 +72,51 @@ def lsuv_(
     >>> bool(0.9 < lsuv_(model, graph, feat)(graph, feat).var() < 1.1)
     True
     """
-    maps: dict[nn.Module, list[LinearMap]] = {}
-    for stage in collect_stages(module, WithoutGraph(strict=strict)):
-        for linear in stage:
-            maps.setdefault(linear.owner, []).append(linear)
-            with torch.no_grad():
-                # The factorisation does not exist in half precision.
-                linear.weight.copy_(nn.init.orthogonal_(torch.empty(linear.weight.shape)))
-                if linear.bias is not None:
-                    linear.bias.zero_()
-    done: set[nn.Module] = set()
+    require_module(module)
+    if feat is None and forward is None:
+        raise DGLError("LSUV measures: pass graph and feat, or forward=lambda model: model(...).")
+    run = as_called(graph, feat, edge_weight, forward)
+    with kept_on_error(module):
+        maps: dict[nn.Module, list[LinearMap]] = {}
+        for stage in collect_stages(module, WithoutGraph(strict=strict)):
+            for linear in stage:
+                if linear.weight.requires_grad:
+                    maps.setdefault(linear.owner, []).append(linear)
+        scaled = [linear for owned in maps.values() for linear in owned]
+        draw([scaled], lambda linear, gain: max(linear.weight.shape[-2:]) ** -0.5, orthogonal=True)
+        done: set[nn.Module] = set()
 
-    def rescale(
-        owner: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor
-    ) -> Tensor:
-        if owner in done:
+        def rescale(
+            owner: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+        ) -> Any:
+            if owner in done:
+                return output
+            done.add(owner)
+            for _ in range(max_iterations):
+                features = first_tensor(output)
+                if features is None:
+                    break
+                variance = features.double().var(correction=0).item()
+                if abs(variance - 1) < tol:
+                    break
+                if not 0 < variance < math.inf:
+                    raise DGLError(
+                        f"The output of a {type(owner).__name__} has variance {variance}: it "
+                        "cannot be scaled to one. LSUV needs features that are finite and not all "
+                        "zero, and branches without a zero gate."
+                    )
+                for linear in maps[owner]:
+                    linear.weight.div_(math.sqrt(variance))
+                output = owner.forward(*args, **kwargs)
             return output
-        done.add(owner)
-        for _ in range(max_iterations):
-            variance = output.double().var(correction=0).item()
-            if abs(variance - 1) < tol:
-                break
-            if not 0 < variance < float("inf"):
-                raise DGLError(
-                    f"The output of a {type(owner).__name__} has variance {variance}: it cannot be "
-                    "scaled to one. LSUV needs features that are finite and not all zero, and "
-                    "branches without a zero gate."
-                )
-            for linear in maps[owner]:
-                linear.weight.div_(math.sqrt(variance))
-            output = owner.forward(*args, **kwargs)
-        return output
 
-    handles = [owner.register_forward_hook(rescale, with_kwargs=True) for owner in maps]
-    training = {part: part.training for part in module.modules()}
-    module.eval()
-    try:
-        with torch.no_grad():
-            module(graph, feat)
-    finally:
-        for handle in handles:
-            handle.remove()
-        for part, mode in training.items():
-            part.training = mode
+        handles = [owner.register_forward_hook(rescale, with_kwargs=True) for owner in maps]
+        try:
+            with undisturbed(module, run, graph, feat, training=False):
+                run(module)
+        finally:
+            for handle in handles:
+                handle.remove()
     return module
 
 

@@ -320,9 +320,15 @@ def draw(
                 drawn.add(id(linear.weight))
                 sigma = std(linear, gain) * linear.scale
                 if orthogonal:
-                    rows = nn.init.orthogonal_(torch.empty(linear.weight.shape))
-                    linear.weight.copy_(rows * sigma * math.sqrt(max(linear.weight.shape)))
+                    linear.weight.copy_(sigma * _orthogonal(linear.weight.shape))
                 elif uniform:
                     linear.weight.uniform_(-math.sqrt(3) * sigma, math.sqrt(3) * sigma)
                 else:
                     linear.weight.normal_(0.0, sigma)
+
+
+def _orthogonal(shape: torch.Size) -> Tensor:
+    """Matrices with orthogonal rows or columns and entries of mean square one."""
+    if len(shape) > 2:  # one a relation or head
+        return torch.stack([_orthogonal(shape[1:]) for _ in range(shape[0])])
+    return math.sqrt(max(shape)) * nn.init.orthogonal_(torch.empty(shape))

@@ -1,4 +1,4 @@
-"""Fixup, ReZero, LSUV and Virgo against the rules in their papers."""
+"""LSUV and Virgo against the rules in their papers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dgl.nn import GATConv, GINConv, GraphConv, SAGEConv
 from torch import Tensor, nn
 
 from dgl_deepgnn import ResGCN, ResGIN, ResGraphSAGE
-from dgl_deepgnn.init import critical_, fixup_, lsuv_, rezero_, virgo_
+from dgl_deepgnn.init import lsuv_, rezero_, virgo_
 
 WIDTH = 200
 
@@ -30,170 +30,11 @@ def graph() -> dgl.DGLGraph:
     return dgl.to_bidirected(dgl.rand_graph(30, 70)).remove_self_loop().add_self_loop()
 
 
-class Residual(nn.Module):
-    """A user's network of DGL's layers with residual connections."""
-
-    def __init__(self, num_branches: int, mlp_layers: int = 2) -> None:
-        super().__init__()
-        self.first = nn.Linear(WIDTH, WIDTH)
-        self.branches = nn.ModuleList(
-            GINConv(nn.Sequential(*[nn.Linear(WIDTH, WIDTH) for _ in range(mlp_layers)]))
-            for _ in range(num_branches)
-        )
-        self.last = nn.Linear(WIDTH, 3)
-
-    def forward(self, graph: dgl.DGLGraph, x: Tensor) -> Tensor:
-        x = self.first(x)
-        for branch in self.branches:
-            x = x + branch(graph, torch.relu(x))
-        return self.last(x)
-
-
-def variance(linear: nn.Linear) -> float:
-    return linear.in_features * linear.weight.var().item()
-
-
-# --- Fixup ---------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("mlp_layers", [1, 2, 3])
-def test_fixup(graph: dgl.DGLGraph, mlp_layers: int) -> None:
-    model = Residual(16, mlp_layers)
-    radius = torch.linalg.eigvalsh(_adjacency(graph)).max().item() + 1
-    assert fixup_(model, model.branches, graph) is model
-    for branch in model.branches:
-        *inner, last = branch.apply_func
-        assert not last.weight.any()
-        for index, linear in enumerate(inner):
-            critical = 2 / radius**2 if index == 0 else 2
-            expected = critical * 16 ** (-1 / (mlp_layers - 1))
-            assert variance(linear) == pytest.approx(expected, rel=0.06)
-    assert variance(model.first) == pytest.approx(2, rel=0.06)
-    feat = torch.randn(30, WIDTH)
-    torch.testing.assert_close(model(graph, feat), model.last(model.first(feat)))
-
-
 def _adjacency(graph: dgl.DGLGraph) -> Tensor:
     matrix = torch.zeros(graph.num_nodes(), graph.num_nodes(), dtype=torch.float64)
     source, target = graph.edges()
     ones = torch.ones(len(source), dtype=torch.float64)
     return matrix.index_put_((target, source), ones, accumulate=True)
-
-
-@pytest.mark.parametrize("mlp_layers", [2, 3])
-def test_our_models_have_the_inner_factor_of_fixup_in_front_of_the_branch(
-    graph: dgl.DGLGraph, mlp_layers: int
-) -> None:
-    ours, plain = (
-        ResGIN(WIDTH, WIDTH, 3, num_layers=10, mlp_layers=mlp_layers, residual=residual)
-        for residual in ("fixup", "plain")
-    )
-    fixup_(plain, plain.branches)
-    inner = 8 ** (-1 / (2 * mlp_layers - 2))
-    for ours_conv, fixup_conv in zip(ours.branches, plain.branches, strict=True):
-        for a, b in zip(ours_conv.mlp[:-1], fixup_conv.mlp[:-1], strict=True):
-            assert b.weight.std().item() == pytest.approx(inner * a.weight.std().item(), rel=0.03)
-        assert not ours_conv.mlp[-1].weight.any()
-        nn.init.normal_(ours_conv.mlp[-1].weight, std=WIDTH**-0.5)  # as if it had been trained
-    plain.load_state_dict(ours.state_dict())
-    with torch.no_grad():
-        for conv in plain.branches:
-            for linear in conv.mlp[:-1]:
-                linear.weight *= inner
-    feat = torch.randn(graph.num_nodes(), WIDTH)
-    torch.testing.assert_close(plain(graph, feat), ours(graph, feat), rtol=1e-4, atol=1e-5)
-
-
-def test_fixup_twice_scales_once() -> None:
-    model = ResGIN(WIDTH, WIDTH, 3, num_layers=10, residual="plain")
-    fixup_(model, model.branches)
-    again = copy.deepcopy(model)
-    fixup_(again, again.branches)
-    for a, b in zip(model.parameters(), again.parameters(), strict=True):
-        if a.numel() > 10_000 or not b.any():
-            assert a.std().item() == pytest.approx(b.std().item(), rel=0.03)
-
-
-def test_fixup_errors(graph: dgl.DGLGraph) -> None:
-    model = Residual(2)
-    with pytest.raises(DGLError, match="branches is empty"):
-        fixup_(model, [], graph)
-    with pytest.raises(DGLError, match=r"branches\[1\], a Linear, is not a submodule of"):
-        fixup_(model, [model.branches[0], nn.Linear(2, 2)], graph)
-    with pytest.raises(DGLError, match=r"branches\[0\], a ReLU"):
-        fixup_(nn.Sequential(nn.ReLU(), nn.Linear(2, 2)), [nn.ReLU()])
-    with pytest.raises(DGLError, match="Pass the graph"):
-        fixup_(model, model.branches)
-
-
-# --- ReZero --------------------------------------------------------------------------------------
-
-
-def test_rezero_is_the_skip_connections_at_first(graph: dgl.DGLGraph) -> None:
-    model = Residual(4)
-    assert rezero_(model, model.branches, graph) is model
-    feat = torch.randn(30, WIDTH)
-    torch.testing.assert_close(model(graph, feat), model.last(model.first(feat)))
-    assert variance(model.branches[0].apply_func[1]) == pytest.approx(2, rel=0.06)
-    model(graph, feat).square().mean().backward()
-    for branch in model.branches:
-        assert branch.rezero_gate.grad.abs() > 0
-        assert not branch.apply_func[0].weight.grad.any()
-
-
-def test_rezero_gate_multiplies_the_branch(graph: dgl.DGLGraph) -> None:
-    model = Residual(1)
-    rezero_(model, model.branches, graph)
-    feat = torch.randn(30, WIDTH)
-    hidden = model.first(feat)
-    with torch.no_grad():
-        model.branches[0].rezero_gate.fill_(1.0)
-        branch = model.branches[0](graph, torch.relu(hidden))
-        model.branches[0].rezero_gate.fill_(0.25)
-    torch.testing.assert_close(model(graph, feat), model.last(hidden + 0.25 * branch))
-
-
-def test_rezero_survives_deepcopy_and_state_dict(graph: dgl.DGLGraph) -> None:
-    model = Residual(2)
-    rezero_(model, model.branches, graph)
-    twin = copy.deepcopy(model)
-    with torch.no_grad():
-        for branch in twin.branches:
-            branch.rezero_gate.fill_(0.5)
-    feat = torch.randn(30, WIDTH)
-    assert not torch.allclose(twin(graph, feat), model(graph, feat))
-    assert model.branches[0].rezero_gate == 0
-    fresh = Residual(2)
-    rezero_(fresh, fresh.branches, graph)
-    fresh.load_state_dict(twin.state_dict())
-    torch.testing.assert_close(fresh(graph, feat), twin(graph, feat))
-    assert sum("rezero_gate" in name for name, _ in fresh.named_parameters()) == 2
-
-
-def test_rezero_twice_starts_anew_with_one_gate(graph: dgl.DGLGraph) -> None:
-    model = nn.ModuleList([nn.Linear(4, 4), nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))])
-    for _ in range(2):
-        rezero_(model, [model[1]])
-        assert model[1].rezero_gate == 0
-        with torch.no_grad():
-            model[1].rezero_gate.fill_(0.5)
-    feat = torch.randn(3, 4)
-    torch.testing.assert_close(model[1](feat), 0.5 * model[1][1](model[1][0](feat)))
-
-
-def test_rezero_of_our_model_can_learn(graph: dgl.DGLGraph) -> None:
-    """The model's own zero is given up: with two zeros in a row no gradient would flow."""
-    model = ResGCN(4, 8, 2, num_layers=6, residual="fixup")
-    rezero_(model, model.branches)
-    model(graph, torch.randn(30, 4)).square().mean().backward()
-    assert all(conv.rezero_gate.grad.abs() > 0 for conv in model.branches)
-
-
-def test_rezero_keeps_the_precision_of_the_branch() -> None:
-    model = nn.ModuleList([nn.Linear(4, 4)])
-    rezero_(model, model)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert model[0](torch.randn(2, 4)).dtype == torch.bfloat16
 
 
 # --- LSUV ----------------------------------------------------------------------------------------
@@ -293,6 +134,51 @@ def test_lsuv_behind_a_zero_gate_says_so(graph: dgl.DGLGraph) -> None:
         lsuv_(model, graph, torch.randn(30, 8))
 
 
+def test_lsuv_of_models_that_are_called_otherwise(graph: dgl.DGLGraph) -> None:
+    blocks = [dgl.to_block(graph), dgl.to_block(graph)]
+    feat = 5 * torch.randn(30, 8)
+    convs = nn.ModuleList(SAGEConv(8, 8, "mean") for _ in blocks)
+    frozen = convs[0].fc_self.requires_grad_(False)
+    before = frozen.weight.clone()
+
+    def run(model: nn.ModuleList) -> Tensor:
+        h = feat
+        for conv, block in zip(model, blocks, strict=True):
+            h = conv(block, h)
+        return h
+
+    assert lsuv_(convs, forward=run) is convs
+    assert run(convs).var(correction=0).item() == pytest.approx(1, abs=0.11)
+    assert torch.equal(frozen.weight, before)
+    kinds = {"r": GraphConv(8, 8), "s": GraphConv(8, 8)}
+    hetero = dgl.heterograph({("a", name, "a"): graph.edges() for name in kinds})
+    model = lsuv_(dgl.nn.HeteroGraphConv(kinds), hetero, {"a": feat})
+    for name, conv in kinds.items():
+        out = conv(hetero[name], (feat, feat))
+        assert out.var(correction=0).item() == pytest.approx(1, abs=0.11)
+    assert not model.training or not hetero.ndata
+
+
+def test_lsuv_of_a_matrix_a_relation(graph: dgl.DGLGraph) -> None:
+    conv = dgl.nn.RelGraphConv(8, 8, 3)
+    etypes = torch.arange(graph.num_edges()) % 3
+    lsuv_(conv, forward=lambda model: model(graph, torch.randn(30, 8), etypes))
+    for matrix in conv.linear_r.W:
+        gram = matrix @ matrix.T
+        torch.testing.assert_close(gram, gram[0, 0] * torch.eye(8), rtol=1e-4, atol=1e-4)
+
+
+def test_lsuv_that_fails_leaves_the_weights(graph: dgl.DGLGraph) -> None:
+    model = Stack(GraphConv(8, 8), GraphConv(8, 8))
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(DGLError, match="variance"):
+        lsuv_(model, graph, torch.zeros(30, 8))
+    with pytest.raises(DGLError, match="LSUV measures: pass graph and feat"):
+        lsuv_(model, graph)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
 # --- Virgo ---------------------------------------------------------------------------------------
 
 
@@ -358,27 +244,11 @@ def test_virgo_needs_a_signal() -> None:
         virgo_(model, dgl.graph(([0], [0])), torch.zeros(1, 4))
 
 
-@pytest.mark.parametrize("scheme", [fixup_, rezero_, lsuv_, virgo_])
+@pytest.mark.parametrize("scheme", [lsuv_, virgo_])
 def test_strict(scheme, graph: dgl.DGLGraph) -> None:
-    class Model(Residual):
-        def __init__(self) -> None:
-            super().__init__(2)
-            self.activation = nn.Bilinear(1, 1, 1)
-
-    model = Model()
-    arguments = {
-        fixup_: (model.branches, graph),
-        rezero_: (model.branches, graph),
-        lsuv_: (graph, torch.randn(30, WIDTH)),
-        virgo_: (graph,),
-    }[scheme]
-    with pytest.raises(DGLError, match=r"Bilinear.*at Model\.activation"):
+    model = Stack(GraphConv(8, 8))
+    model.activation = nn.Bilinear(1, 1, 1)
+    arguments = {lsuv_: (graph, torch.randn(30, 8)), virgo_: (graph,)}[scheme]
+    with pytest.raises(DGLError, match=r"Bilinear.*at Stack\.activation"):
         scheme(model, *arguments)
     assert scheme(model, *arguments, strict=False) is model
-
-
-def test_critical_after_another_scheme_starts_anew(graph: dgl.DGLGraph) -> None:
-    model = Residual(2)
-    fixup_(model, model.branches, graph)
-    critical_(model, graph)
-    assert all(branch.apply_func[-1].weight.any() for branch in model.branches)

@@ -1,0 +1,178 @@
+"""Residual branches of a model: found by a run of it, and started at zero."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dgl_deepgnn.errors import DGLError
+from dgl_deepgnn.init.memory import tensors_in
+from dgl_deepgnn.init.running import Forward, undisturbed
+
+__all__ = ["find_branches", "start_outputs_at_zero"]
+
+
+def find_branches(module: nn.Module, forward: Forward, *others: object) -> list[nn.Module]:
+    """Submodules whose outputs a model adds to what they were made of.
+
+    Of every sum of two tensors in the run, one of which was computed from the other, the weights in
+    between are those of a branch. If no one submodule holds them all, the one that runs last stands
+    for them.
+
+    Parameters
+    ----------
+    module : nn.Module
+        The model.
+    forward : callable
+        ``forward(module)`` calls it.
+    *others : object
+        What else may hold graphs that the call writes to.
+
+    Returns
+    -------
+    list of nn.Module
+        In the order in which they run, each once.
+    """
+    order: dict[nn.Module, int] = {}
+
+    def ran(part: nn.Module, args: Any, output: Any) -> None:
+        order.setdefault(part, len(order))
+
+    handles = [part.register_forward_hook(ran) for part in module.modules()]
+    try:
+        with undisturbed(module, forward, *others, training=True), torch.enable_grad():
+            roots = [t.grad_fn for t in _tensors(forward(module)) if t.grad_fn is not None]
+    finally:
+        for handle in handles:
+            handle.remove()
+    holds = {part: {id(p) for p in part.parameters() if p.dim() > 1} for part in order}
+    found: dict[nn.Module, None] = {}
+    for a, b in _sums(roots):
+        weights = _between(a, b) or _between(b, a)
+        inside = [part for part, own in holds.items() if weights and own and own <= weights]
+        if inside:
+            whole = [part for part in inside if holds[part] == weights]
+            found[max(whole or inside, key=lambda part: order[part])] = None
+    return sorted(found, key=lambda part: order[part])
+
+
+def _sums(roots: list[Any]) -> Iterator[tuple[Any, Any]]:
+    """Nodes of both terms of every sum that the results were computed by."""
+    seen, todo = set(roots), list(roots)
+    while todo:
+        node = todo.pop()
+        parts = [part for part, _ in node.next_functions if part is not None]
+        if type(node).__name__ == "AddBackward0" and len(parts) == 2:
+            yield parts[0], parts[1]
+        new = [part for part in parts if part not in seen]
+        seen.update(new)
+        todo += new
+
+
+def _between(end: Any, start: Any) -> set[int]:
+    """Weight matrices on the ways from one node to a later one; none if there is no way."""
+    oldest = start._sequence_nr()
+    weights: set[int] = set()
+    seen, todo, reached = {end}, [end], False
+    while todo:
+        node = todo.pop()
+        if node is start:
+            reached = True
+            continue
+        if hasattr(node, "variable"):
+            if node.variable.dim() > 1:
+                weights.add(id(node.variable))
+            continue
+        if node._sequence_nr() < oldest:  # it came before
+            continue
+        for part, _ in node.next_functions:
+            if part is not None and part not in seen:
+                seen.add(part)
+                todo.append(part)
+    return weights if reached else set()
+
+
+@torch.no_grad()
+def start_outputs_at_zero(
+    module: nn.Module, branches: list[nn.Module], forward: Forward, *others: object
+) -> set[int]:
+    """See that every branch hands on zeros; where it does not, zero as few weights as it takes.
+
+    Returns
+    -------
+    set of int
+        Ids of the weights that it took.
+
+    Raises
+    ------
+    DGLError
+        If a branch is not called, or hands on something else whatever its weights are.
+    """
+    pending = {
+        index: [p for p in branch.parameters() if p.requires_grad and p.dim() > 1]
+        for index, branch in enumerate(branches)
+    }
+    zeroed: dict[int, list[tuple[nn.Parameter, Tensor]]] = {index: [] for index in pending}
+    while live := _not_zero(module, branches, forward, *others):
+        for index in live:
+            if not pending[index]:
+                raise DGLError(
+                    f"branches[{index}], a {type(branches[index]).__name__}, does not start at "
+                    "zero with all its weights zero: something else in it, such as a bias, adds "
+                    "to its output. rezero_ multiplies the output by zero, whatever it is."
+                )
+            weight = pending[index].pop()  # those defined last are the likeliest
+            zeroed[index].append((weight, weight.clone()))
+            weight.zero_()
+    needed: set[int] = set()
+    while any(zeroed.values()):  # is each of them needed?
+        tried = {index: weights.pop() for index, weights in zeroed.items() if weights}
+        for weight, value in tried.values():
+            weight.copy_(value)
+        for index in _not_zero(module, branches, forward, *others):
+            tried[index][0].zero_()
+            needed.add(id(tried[index][0]))
+    return needed
+
+
+def _not_zero(
+    module: nn.Module, branches: list[nn.Module], forward: Forward, *others: object
+) -> list[int]:
+    """Which branches hand on anything but zeros."""
+    squares: dict[int, float] = {}
+    with _watched(branches, squares), undisturbed(module, forward, *others, training=True):
+        forward(module)
+    missing = next((index for index in range(len(branches)) if index not in squares), None)
+    if missing is not None:
+        raise DGLError(
+            f"branches[{missing}], a {type(branches[missing]).__name__}, is not called when the "
+            "model runs: name the submodules whose outputs are added to their inputs."
+        )
+    return [index for index, square in squares.items() if square != 0]
+
+
+@contextmanager
+def _watched(branches: list[nn.Module], squares: dict[int, float]) -> Iterator[None]:
+    def watch(index: int) -> Any:
+        def hook(branch: nn.Module, args: Any, output: Any) -> None:
+            square = sum(t.double().square().sum().item() for t in _tensors(output))
+            squares[index] = squares.get(index, 0.0) + square
+
+        return hook
+
+    handles = [branch.register_forward_hook(watch(i)) for i, branch in enumerate(branches)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _tensors(output: Any) -> list[Tensor]:
+    """Floating-point tensors of an output, those of node types included."""
+    values = list(output.values()) if isinstance(output, dict) else [output]
+    return [t for t in tensors_in(values) if t.is_floating_point()]
