@@ -26,6 +26,7 @@ from pydantic import (
 from dgl_deepgnn.errors import DGLError, UserError
 from dgl_deepgnn.files import read_limited
 from dgl_deepgnn.nn.body import MODELS, DeepGNN
+from dgl_deepgnn.nn.inference import memory_size
 from dgl_deepgnn.operator.schedule import interpolation_schedule
 from dgl_deepgnn.optim import OptimizerName
 from dgl_deepgnn.options import checked_option
@@ -175,16 +176,60 @@ class ScheduleSection(_Section):
     """Steps over which the learning rate rises linearly."""
 
 
+class BatchingSection(_Section):
+    """What one step of training sees. See docs/scaling.md."""
+
+    kind: Literal["full", "graphs", "clusters", "shadow", "saint"] = "full"
+    """All at once; some of many graphs; or parts of one large graph: some of its METIS clusters
+    (Cluster-GCN), surroundings of some of its nodes (ShaDow), nodes of random walks (SAINT)."""
+    size: int | None = Field(None, ge=1, lt=2**63)
+    """Graphs, clusters, nodes that are learned from, or nodes that are walked over, per step."""
+    parts: int | None = Field(None, ge=2, lt=2**31)
+    """Of `clusters`: into how many the graph is cut."""
+    fanouts: list[int] | None = Field(None, min_length=1, max_length=20)
+    """Of `shadow`: neighbours that are drawn in each hop; by default two hops of 10."""
+    walk_length: int | None = Field(None, ge=0, le=1000)
+    """Of `saint`: steps of a walk, by default 4; 0 draws single nodes, by their degree."""
+    workers: int = Field(0, ge=0, le=256)
+    """Of `shadow` and `saint`: processes that draw the next steps meanwhile."""
+    memory: str | None = Field(None, max_length=20)
+    """Evaluate layer by layer within this memory, such as 2GB; null: in one forward pass."""
+
+    @model_validator(mode="after")
+    def _check(self) -> BatchingSection:
+        needed = {"graphs": ["size"], "clusters": ["size", "parts"], "shadow": ["size"]}
+        needed["saint"] = ["size"]
+        optional = {"shadow": {"fanouts", "workers"}, "saint": {"walk_length", "workers"}}
+        for key in ("size", "parts", "fanouts", "walk_length", "workers"):
+            given = getattr(self, key) not in (None, 0) or (
+                key == "walk_length" and self.walk_length == 0
+            )
+            if key in needed.get(self.kind, ()) and not given:
+                raise ValueError(f"kind {self.kind} needs {key}")
+            allowed = {*needed.get(self.kind, ()), *optional.get(self.kind, ())}
+            if given and key not in allowed:
+                raise ValueError(f"{key} does nothing with kind {self.kind}: remove it")
+        if self.parts is not None and (self.size or 0) > self.parts:
+            raise ValueError("size is larger than the number of clusters (parts)")
+        if any(fanout < 1 for fanout in self.fanouts or ()):
+            raise ValueError("fanouts are whole numbers of at least 1")
+        return self
+
+    @field_validator("memory")
+    @classmethod
+    def _check_memory(cls, memory: str | None) -> str | None:
+        if memory is not None:
+            memory_size(memory)
+        return memory
+
+
 class TrainingSection(_Section):
     """How long, in which batches, and when to stop."""
 
     epochs: int | None = Field(None, ge=1, lt=2**63)
     steps: int | None = Field(None, ge=1, lt=2**63)
     """Instead of epochs."""
-    batch_size: int | None = Field(None, ge=1, lt=2**63)
-    """Graphs per step; null: all at once."""
-    clusters: int | None = Field(None, ge=2, lt=2**31)
-    """Cut one large graph into so many parts (METIS) to train on `batch_size` parts per step."""
+    batching: BatchingSection = BatchingSection()
     patience: int | None = Field(None, ge=1, lt=2**63)
     """Epochs without a better validation score after which training stops; null: never."""
     evaluate_every: int = Field(1, ge=1, lt=2**63)
@@ -195,11 +240,29 @@ class TrainingSection(_Section):
     def _check(self) -> TrainingSection:
         if (self.epochs is None) == (self.steps is None):
             raise ValueError("give either epochs or steps, and set the other to null")
-        if self.clusters is not None and self.batch_size is None:
-            raise ValueError("clusters needs batch_size: how many parts a step takes")
-        if self.clusters is not None and (self.batch_size or 0) > self.clusters:
-            raise ValueError("batch_size is larger than the number of clusters")
         return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _older_keys(cls, value: Any) -> Any:
+        """What version 0.1 called `batch_size` and `clusters`."""
+        if not isinstance(value, Mapping) or not {"batch_size", "clusters"} & set(value):
+            return value
+        rest = {key: value[key] for key in value if key not in ("batch_size", "clusters")}
+        batching = rest.get("batching", {})
+        if not isinstance(batching, Mapping):
+            return rest
+        size, parts = value.get("batch_size"), value.get("clusters")
+        if parts is not None and size is None and "size" not in batching:
+            raise ValueError("clusters needs batch_size: how many parts a step takes")
+        named = {"kind": "graphs", **batching} if size is not None else dict(batching)
+        if named.get("kind") == "full":
+            named["kind"] = "graphs"
+        if size is not None:
+            named["size"] = size
+        if parts is not None:
+            named |= {"kind": "clusters", "parts": parts}
+        return {**rest, "batching": named}
 
 
 class SpeedupSection(_Section):

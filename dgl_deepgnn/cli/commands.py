@@ -75,7 +75,7 @@ def run() -> None:
             raise
         print(
             "Error: there is not enough memory for this. Make the network narrower or shallower "
-            "(model.hidden_feats, model.num_layers), or train on parts (training.batch_size).",
+            "(model.hidden_feats, model.num_layers), or train on parts (training.batching).",
             file=sys.stderr,
         )
         sys.exit(2)

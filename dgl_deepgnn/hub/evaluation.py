@@ -17,6 +17,7 @@ from dgl_deepgnn.hub.origin import check_fingerprint, load_trained_data
 from dgl_deepgnn.hub.store import open_zoo
 from dgl_deepgnn.nn import DeepGNN
 from dgl_deepgnn.nn.inference import memory_size
+from dgl_deepgnn.recipe import BatchingSection
 from dgl_deepgnn.training.batches import Batches
 from dgl_deepgnn.training.trainer import find_device, score
 
@@ -48,11 +49,11 @@ def score_model(
     memory: int | None = None,
 ) -> dict[str, float]:
     """Test metrics of a model on the split of the published seed."""
-    training = config.recipe.training
+    batching = config.recipe.training.batching
     split = config.weights.seed % len(data.splits)
-    # Clusters are for training: a graph is scored whole.
-    size = None if training.clusters is not None else training.batch_size
-    batches = Batches(data, split, model.to(device), size, None, device)
+    if batching.kind != "graphs":  # parts of one graph are for training: it is scored whole
+        batching = BatchingSection()
+    batches = Batches(data, split, model.to(device), batching, device)
     loss = loss_function(data.target)
     test = score(model, batches.evaluation, data.target, loss, ["test"], memory)["test"]
     return {metric: value for metric, value in test.items() if metric != "loss"}

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import redirect_stdout
-from dataclasses import dataclass, replace
-from functools import lru_cache
-from io import StringIO
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from dgl_deepgnn.data import TaskData
-from dgl_deepgnn.errors import DGLError
-from dgl_deepgnn.graph import batch, require_dgl
+from dgl_deepgnn.graph import batch
 from dgl_deepgnn.nn import DeepGNN
 from dgl_deepgnn.nn.inference import layerwise_inference
 from dgl_deepgnn.operator.aggregation import AggregationOperator, concatenated_ranges
 from dgl_deepgnn.operator.sparse import to_sparse
-from dgl_deepgnn.wording import counted
+from dgl_deepgnn.recipe import BatchingSection
+from dgl_deepgnn.training.sampling import cut, subgraph_sampler
 
 __all__ = ["Batch", "Batches"]
 
@@ -37,6 +35,21 @@ class Batch:
     edge_feat: Tensor | None
     labels: Tensor
     masks: dict[str, Tensor]
+
+    @property
+    def num_nodes(self) -> int:
+        """Of all its graphs."""
+        return self.feat.shape[0]
+
+    def to(self, device: torch.device) -> Batch:
+        """The same on a device."""
+        return Batch(
+            self.operator.to(device),
+            self.feat.to(device),
+            None if self.edge_feat is None else self.edge_feat.to(device),
+            self.labels.to(device),
+            {part: mask.to(device) for part, mask in self.masks.items()},
+        )
 
     def scores(self, model: DeepGNN, memory: str | int | None = None) -> Tensor:
         """Scores of all items; with a limit of memory, layer by layer in evaluation mode."""
@@ -58,10 +71,8 @@ class Batches:
         Which of its splits.
     model : DeepGNN
         Makes the aggregation operators.
-    batch_size : int, optional
-        Graphs per batch; None for all at once.
-    clusters : int, optional
-        Train on so many parts of the one graph instead.
+    batching : BatchingSection
+        What a step sees.
     device : torch.device
         Where the tensors go.
     """
@@ -71,42 +82,92 @@ class Batches:
         data: TaskData,
         split: int,
         model: DeepGNN,
-        batch_size: int | None,
-        clusters: int | None,
+        batching: BatchingSection,
         device: torch.device,
     ) -> None:
-        self._batch_size = batch_size
-        training = data if clusters is None else _cut(data, clusters)
+        self._batching, self._device = batching, device
+        kind, size = batching.kind, batching.size
+        training = data if batching.parts is None else cut(data, batching.parts)
         self._train_graphs = _graphs_with(training, split, "train")
         everything = _Collator(data, split, model, device)
-        size = len(data.graphs) if batch_size is None or clusters is not None else batch_size
         # Graphs do not change: the batches that recur are made once.
         self.evaluation = [
-            everything.batch(some) for some in torch.arange(len(data.graphs)).split(size)
+            everything.batch(some)
+            for some in torch.arange(len(data.graphs)).split(
+                size if kind == "graphs" and size else len(data.graphs)
+            )
         ]
         self._collator = (
             everything if training is data else _Collator(training, split, model, device)
         )
-        self._whole = None
-        if batch_size is None:
+        self._whole = self._subgraphs = None
+        if kind in ("shadow", "saint"):
+            self._subgraphs = _Subgraphs(data, split, model, batching)
+        elif kind == "full":
             alike = len(self._train_graphs) == len(data.graphs)
             self._whole = self.evaluation[0] if alike else everything.batch(self._train_graphs)
 
     @property
     def steps_per_epoch(self) -> int:
         """Training batches in one epoch."""
-        if self._batch_size is None:
+        if self._batching.size is None:
             return 1
-        return -(-len(self._train_graphs) // self._batch_size)
+        drawn = self._train_graphs if self._subgraphs is None else self._subgraphs.nodes
+        return -(-len(drawn) // self._batching.size)
 
     def training(self, generator: torch.Generator) -> Iterator[Batch]:
         """Batches of one epoch, shuffled by `generator`."""
         if self._whole is not None:
             yield self._whole
             return
+        size = self._batching.size or 1
+        if self._subgraphs is not None:
+            self._subgraphs.draw(generator, size)
+            workers = self._batching.workers
+            # Its generator seeds the processes, which draw by numbers of their own: any will do.
+            for some in DataLoader(
+                self._subgraphs, None, num_workers=workers, generator=torch.Generator()
+            ):
+                yield some.to(self._device)
+            return
         order = torch.randperm(len(self._train_graphs), generator=generator)
-        for some in self._train_graphs[order].split(self._batch_size or 1):
-            yield self._collator.batch(some)
+        for graphs in self._train_graphs[order].split(size):
+            yield self._collator.batch(graphs)
+
+
+class _Subgraphs(Dataset[Batch]):
+    """Subgraphs of an epoch, each drawn when it is asked for, by a number of its own."""
+
+    def __init__(
+        self, data: TaskData, split: int, model: DeepGNN, batching: BatchingSection
+    ) -> None:
+        self._sample = subgraph_sampler(data, batching)
+        self._operator = model.operator
+        (graph,) = data.graphs
+        self._feat, self._labels, self._masks = graph.ndata["feat"], data.labels, data.splits[split]
+        saint = batching.kind == "saint"
+        train = self._masks["train"]
+        self.nodes = torch.arange(len(train)) if saint else train.nonzero().flatten()
+        """Those that an epoch goes over."""
+        self._draws: list[tuple[int, Tensor]] = []
+
+    def draw(self, generator: torch.Generator, size: int) -> None:
+        """Shuffle for the next epoch."""
+        order = self.nodes[torch.randperm(len(self.nodes), generator=generator)]
+        some = order.split(size)
+        numbers = torch.randint(2**31, (len(some),), generator=generator).tolist()
+        self._draws = list(zip(numbers, some, strict=True))
+
+    def __len__(self) -> int:
+        return len(self._draws)
+
+    def __getitem__(self, index: int) -> Batch:
+        if index >= len(self):
+            raise IndexError(index)
+        inside, counts, graph = self._sample(*self._draws[index])
+        masks = {part: mask[inside] & counts for part, mask in self._masks.items()}
+        operator = self._operator(graph)
+        return Batch(operator, self._feat[inside], None, self._labels[inside], masks)
 
 
 class _Collator:
@@ -154,33 +215,3 @@ def _graphs_with(data: TaskData, split: int, part: str) -> Tensor:
     """Indices of the graphs that hold items of a part of the split."""
     chunks = data.splits[split][part].split(data.items_per_graph)
     return torch.tensor([index for index, chunk in enumerate(chunks) if chunk.any()])
-
-
-@lru_cache(maxsize=1)  # all seeds, and all arms of a speed-up record, train on one cut
-def _cut(data: TaskData, clusters: int) -> TaskData:
-    """Cut the one graph of a data set into induced subgraphs (METIS, as Cluster-GCN does)."""
-    if len(data.graphs) != 1 or data.level == "graph":
-        raise DGLError(
-            f"training.clusters cuts one large graph into parts, but {data.name} has "
-            f"{counted(len(data.graphs), 'graph')} and {data.level} labels. Remove it; batch_size "
-            "alone counts graphs."
-        )
-    (graph,) = data.graphs
-    if clusters > graph.num_nodes():
-        raise DGLError(
-            f"training.clusters is {clusters}, but the graph of {data.name} has only "
-            f"{counted(graph.num_nodes(), 'node')}."
-        )
-    dgl = require_dgl("training.clusters (METIS)")
-    with redirect_stdout(StringIO()):  # DGL prints its timings
-        # METIS forbids self-loops. With them, or in k-way mode, DGL's METIS cuts the same graph
-        # another way each time, and a resumed run would differ from an uninterrupted one.
-        assignment = dgl.metis_partition_assignment(
-            dgl.remove_self_loop(graph), clusters, mode="recursive"
-        )
-    parts = [dgl.node_subgraph(graph, assignment == index) for index in range(clusters)]
-    frame = "ndata" if data.level == "node" else "edata"
-    key = dgl.NID if data.level == "node" else dgl.EID
-    items = torch.cat([getattr(part, frame)[key] for part in parts])
-    splits = [{part: mask[items] for part, mask in masks.items()} for masks in data.splits]
-    return replace(data, graphs=parts, labels=data.labels[items], splits=splits)

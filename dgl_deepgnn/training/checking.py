@@ -74,8 +74,7 @@ def check_recipe(
                 data,
                 first % len(data.splits),
                 model,
-                recipe.training.batch_size,
-                recipe.training.clusters,
+                recipe.training.batching,
                 torch.device("cpu"),
             )
             batches[model] = next(found.training(torch.Generator().manual_seed(first)))

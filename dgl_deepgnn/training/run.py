@@ -115,11 +115,12 @@ def load_task(recipe: Recipe, allow_code: bool = False) -> TaskData:
         If loading it would run code, which is not allowed.
     """
     data = load_recipe_data(recipe.data.name, recipe.data.options, allow_code)
-    size = recipe.training.batch_size
-    if size is not None and recipe.training.clusters is None and len(data.graphs) == 1:
+    batching = recipe.training.batching
+    if batching.kind == "graphs" and len(data.graphs) == 1:
         warnings.warn(
-            f"training.batch_size={size} does nothing: it counts graphs, and {data.name} is one. "
-            "training.clusters cuts it into parts; or leave batch_size out.",
+            f"training.batching.size={batching.size} (batch_size) does nothing: it counts graphs, "
+            f"and {data.name} is one. Of the kinds clusters, shadow and saint, each trains on "
+            "parts of it; or leave batching out.",
             stacklevel=3,
         )
     return data
@@ -179,14 +180,16 @@ def _train_seed(
         ):
             start = time.perf_counter()
             steps = trainer.run_epoch()
+            spent = time.perf_counter() - start
             metrics = None
             last = trainer.epoch == trainer.total_epochs
             if last or trainer.epoch % every == 0:
                 metrics = trainer.evaluate()
                 best.update(trainer, metrics)
-                bar.set_postfix(
-                    {"loss": f"{steps[-1].loss:.3g}", f"val {name}": metrics["val"][name]}
-                )
+                shown = {"loss": f"{steps[-1].loss:.3g}", f"val {name}": metrics["val"][name]}
+                if recipe.training.batching.kind != "full":
+                    shown["nodes/s"] = f"{sum(step.nodes for step in steps) / spent:,.0f}"
+                bar.set_postfix(shown)
             seconds += time.perf_counter() - start
             line = _metrics_line(trainer, steps, metrics)
             folder.append_metrics(seed, line)

@@ -29,10 +29,11 @@ __all__ = ["DivergenceError", "Step", "Trainer", "build_model", "find_device", "
 
 @dataclass(frozen=True)
 class Step:
-    """One optimizer step: loss before it, and its duration in seconds."""
+    """One optimizer step: loss before it, its duration in seconds, and the nodes it has seen."""
 
     loss: float
     seconds: float
+    nodes: int
 
 
 class DivergenceError(UserError):
@@ -108,9 +109,7 @@ class Trainer:
         self.model = build_model(recipe.model, data).to(device)
         self.order = torch.Generator().manual_seed(seed)
         split = seed % len(data.splits)
-        self.batches = Batches(
-            data, split, self.model, recipe.training.batch_size, recipe.training.clusters, device
-        )
+        self.batches = Batches(data, split, self.model, recipe.training.batching, device)
         weights = None
         if recipe.training.class_weights == "balanced":
             labels = data.labels[data.splits[split]["train"]]
@@ -149,7 +148,7 @@ class Trainer:
             except DivergenceError as error:
                 error.steps = steps
                 raise
-            steps.append(Step(loss, time.perf_counter() - start))
+            steps.append(Step(loss, time.perf_counter() - start, batch.num_nodes))
             self.step += 1
         self.epoch += 1
         return steps
@@ -219,7 +218,8 @@ class Trainer:
             If a score is not finite; the message names step and layer.
         """
         try:
-            return score(self.model, self.batches.evaluation, self.target, self.loss, parts)
+            memory = self.recipe.training.batching.memory
+            return score(self.model, self.batches.evaluation, self.target, self.loss, parts, memory)
         except DGLError:
             for batch in self.batches.evaluation:
                 if not torch.isfinite(batch.scores(self.model)).all():

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from dgl_deepgnn.data import TaskData, load_data
 from dgl_deepgnn.nn import create_model
+from dgl_deepgnn.recipe import BatchingSection, TrainingSection
 from dgl_deepgnn.training.batches import Batch, Batches
 
 CPU = torch.device("cpu")
@@ -63,8 +64,14 @@ def model_for(data: TaskData, **arguments: Any):
     )
 
 
+def batching(batch_size: int | None = None, clusters: int | None = None) -> BatchingSection:
+    """From version 0.1's keys."""
+    older = {"epochs": 1, "batch_size": batch_size, "clusters": clusters}
+    return TrainingSection.model_validate(older).batching
+
+
 def batches_of(data: TaskData, batch_size=None, clusters=None, split: int = 0) -> Batches:
-    return Batches(data, split, model_for(data), batch_size, clusters, CPU)
+    return Batches(data, split, model_for(data), batching(batch_size, clusters), CPU)
 
 
 def check_alignment(batch: Batch, data: TaskData, split: int = 0) -> list[int]:
@@ -129,7 +136,7 @@ def test_every_item_once_and_in_line(level, sizes, inductive, batch_size, split)
 def test_operator_is_the_model_s_for_the_batched_graph(level: str) -> None:
     data = numbered_task(level, [3, 4, 5, 6, 2], inductive=False)
     model = model_for(data)
-    (batch,) = Batches(data, 0, model, None, None, CPU).evaluation
+    (batch,) = Batches(data, 0, model, batching(), CPU).evaluation
     graph = dgl.batch(data.graphs)
     feat = torch.randn(graph.num_nodes(), 3)
     assert torch.equal(batch.operator @ feat, model.operator(graph) @ feat)
@@ -142,8 +149,8 @@ def test_operator_is_the_model_s_for_the_batched_graph(level: str) -> None:
 def test_scores_do_not_depend_on_the_batching(level: str, norm: str) -> None:
     data = numbered_task(level, [3, 4, 5, 6, 2], inductive=True)
     model = model_for(data, norm=norm)
-    whole = Batches(data, 0, model, None, None, CPU).evaluation
-    pieces = Batches(data, 0, model, 2, None, CPU).evaluation
+    whole = Batches(data, 0, model, batching(), CPU).evaluation
+    pieces = Batches(data, 0, model, batching(2), CPU).evaluation
     assert len(pieces) == 3
     torch.testing.assert_close(
         torch.cat([b.scores(model) for b in pieces]),
@@ -259,7 +266,7 @@ def test_clusters_several_a_step() -> None:
     [
         (numbered_task("node", [4] * 4, True), 2, "4 graphs and node labels"),
         (numbered_task("graph", [4] * 4, True), 2, "4 graphs and graph labels"),
-        (load_data("karate"), 35, "clusters is 35, but the graph of karate has only 34 nodes"),
+        (load_data("karate"), 35, "parts is 35, but the graph of karate has only 34 nodes"),
     ],
 )
 def test_clusters_that_cannot_be(data: TaskData, clusters: int, message: str) -> None:
@@ -279,7 +286,7 @@ def test_bags_of_words_are_sparse_and_score_the_same() -> None:
     words = (torch.rand(30, 40, generator=torch.Generator().manual_seed(0)) < 0.05).float()
     graph.ndata["feat"] = words
     model = model_for(data)
-    batches = Batches(data, 0, model, None, None, CPU)
+    batches = Batches(data, 0, model, batching(), CPU)
     (batch,) = batches.evaluation
     assert batch.feat.layout == torch.sparse_csr
     torch.testing.assert_close(batch.scores(model), model(graph, words))
