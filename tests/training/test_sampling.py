@@ -177,8 +177,8 @@ def test_a_large_graph_is_cut_once(
 
 @pytest.mark.parametrize("batching", [SHADOW, WALKS])
 def test_data_of_another_kind_is_refused(batching: dict[str, Any]) -> None:
-    graphs = load_data("tracks", events=3)
-    with pytest.raises(DGLError, match=r"3 graphs and edge labels.*clusters"):
+    graphs = load_data("tracks", events=5, particles=5)
+    with pytest.raises(DGLError, match=r"5 graphs and edge labels.*clusters"):
         epoch(graphs, batching)
 
 
