@@ -15,11 +15,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from dgl_deepgnn.errors import DGLError
 from dgl_deepgnn.init.activation import Activation, CriticalPoint, critical_point
 from dgl_deepgnn.init.hooks import Stage, is_dgl_convolution
-from dgl_deepgnn.init.memory import Weights, multiply
+from dgl_deepgnn.init.memory import Weights, multiply, whole
 from dgl_deepgnn.init.running import Forward, first_tensor, undisturbed
+from dgl_deepgnn.init.statistics import on_other_features, set_statistics, tracking
 from dgl_deepgnn.init.tracing import is_own_activation
 
-__all__ = ["mean_square", "measure"]
+__all__ = ["OF_BATCH_NORM", "mean_square", "measure"]
 
 _aten = torch.ops.aten
 # Products, and where their operands stand; an addend, if any, comes first.
@@ -47,6 +48,12 @@ _SMOOTH = {
 }
 _ANY = CriticalPoint(1.0, 0.0, None)
 _LEAST, _MOST = 1e-4, 1e4  # mean square of the output; unscaled residual sums have that of depth
+_APART = 30.0  # of training and evaluation mode
+OF_BATCH_NORM = (
+    "Batch normalization in every layer multiplies what differs between the nodes, and with it "
+    "what differs from the batches that its statistics are of, whatever the scale of the weights. "
+    "Use LayerNorm, or residual connections around the layers."
+)
 _SMALL = 0.1  # for an activation whose only fixed point is 0: so near it that tanh is 1 % off
 
 
@@ -59,7 +66,9 @@ def measure(
     """Run the model in training mode and scale each weight where it is first multiplied.
 
     Once, if its activations are homogeneous. Those that ask for a mean square of their own are
-    seen only after the weights in front of them are scaled: then it runs once more.
+    seen only after the weights in front of them are scaled: then it runs once more. Batch
+    normalization gets the running statistics of these features. At last it runs in evaluation
+    mode: where that is far from training mode, a warning says so.
 
     Parameters
     ----------
@@ -80,31 +89,88 @@ def measure(
     if any(map(nn.parameter.is_lazy, module.parameters())):
         with undisturbed(module, forward, arguments, training=False):
             forward(module)  # it gives every weight its shape
+
+    def run(training: bool) -> float:
+        with undisturbed(module, forward, arguments, training=training):
+            out = first_tensor(forward(module))
+        return math.nan if out is None else mean_square(out)
+
     mode = _Measuring(module, stages)
     handles = mode.watch_layers()
     try:
         for _ in range(2):
-            with undisturbed(module, forward, arguments, training=True), mode:
-                out = first_tensor(forward(module))
+            with mode:
+                square = run(training=True)
             if not mode.scaled:
                 raise DGLError(
                     f"No weight of the {type(module).__name__} met a feature that is not zero, so "
                     "that nothing could be measured: feat must be finite and not all zero, and "
                     "forward must call the model."
                 )
+            last = mode.scaled[-1]
             if not mode.ask_again():
                 break
     finally:
         for handle in handles:
             handle.remove()
-    scale = math.nan if out is None else mean_square(out)
-    if out is not None and not _LEAST < scale < _MOST:
+    if last.key not in mode.points:
+        square = _scale_output(last, square, run)
+    norms = tracking(module)
+    if norms:
+        set_statistics(norms, lambda: run(training=True))
+    _report(module, square, run, norms)
+
+
+def _scale_output(last: _Scaled, square: float, run: Callable[[bool], float]) -> float:
+    """Bring the output to mean square one by the last weight, if it depends on that alone.
+
+    A mean over heads, or propagation behind the last weight, takes something away.
+    """
+    if not 0 < square < math.inf or 0.5 < square < 2:
+        return square
+    multiply(last.handles, square**-0.5)
+    new = run(True)
+    if 0.5 < new < 2:
+        return new
+    multiply(last.handles, square**0.5)
+    return square
+
+
+def _report(
+    module: nn.Module,
+    square: float,
+    run: Callable[[bool], float],
+    norms: list[nn.modules.batchnorm._BatchNorm],
+) -> None:
+    """Say so where the output is far from order one, in training or in evaluation mode."""
+    if math.isnan(square):
+        return  # it returns no features
+    name, see = type(module).__name__, "dgl_deepgnn.diagnose(model, graph, feat)"
+    if not _LEAST < square < _MOST:
         warnings.warn(
-            f"Measured, the {type(module).__name__} still ends at a mean square of {scale:.2g}: "
+            f"Measured, the {name} still ends at a mean square of {square:.2g}: "
             "something in it scales the features where no weight is multiplied with them, such as "
-            "weights that are composed of others, a gate, or an output that starts at zero. Look "
-            "at it layer by layer: dgl_deepgnn.diagnose(model, graph, feat).",
-            stacklevel=3,
+            f"a gate, or an output that starts at zero. Look at it layer by layer: {see}.",
+            stacklevel=4,
+        )
+        return
+    with on_other_features(norms):
+        evaluated = run(False)
+    if 1 / _APART < evaluated / square < _APART:
+        return
+    ends = (
+        f"Measured, the {name} ends at a mean square of {square:.2g} in training mode and of "
+        f"{evaluated:.2g} in evaluation mode"
+    )
+    if norms:
+        warnings.warn(
+            f"{ends}, on other features than its statistics are of. {OF_BATCH_NORM}", stacklevel=4
+        )
+    else:
+        warnings.warn(
+            f"{ends}: dropout adds to the mean square in every layer, and one scale cannot serve "
+            f"both modes. Drop less, or in fewer layers, or normalize them. Layer by layer: {see}.",
+            stacklevel=4,
         )
 
 
@@ -183,6 +249,8 @@ class _Measuring(TorchDispatchMode):
                 break
         else:
             return func(*args, **kwargs)
+        if all(self.weights.handles(args[place]) for place in _PRODUCTS[packet]):
+            return func(*args, **kwargs)  # a weight composed of others: no features yet
         key, weight = self.weights.key(operand), self.weights.parameter(operand)
         if key in self.done or (weight is not None and self.weights.key(weight) in self.done):
             return func(*args, **kwargs)
@@ -209,7 +277,7 @@ class _Measuring(TorchDispatchMode):
         self.scaled.append(_Scaled(key, handles))
         multiply(handles, factor)
         if weight is None:
-            multiply([operand], factor)  # a copy, which may be used again
+            multiply([whole(operand)], factor)  # a copy: other parts of it are multiplied later
         if addend is None and "out" not in kwargs:
             return product.mul_(factor)
         return func(*args, **kwargs)

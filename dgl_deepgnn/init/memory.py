@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Weights", "multiply", "tensors_in", "unexpanded"]
+__all__ = ["Weights", "multiply", "tensors_in", "unexpanded", "whole"]
 
 _aten = torch.ops.aten
 # Of weights alone, these make a weight: copies, casts, parts, and what is composed of them.
@@ -92,6 +92,13 @@ def unexpanded(tensor: Tensor) -> Tensor:
         return tensor
     size = [1 if step == 0 else n for n, step in zip(tensor.shape, tensor.stride(), strict=True)]
     return tensor.as_strided(size, tensor.stride(), tensor.storage_offset())
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """All entries of the memory that a tensor is a part of."""
+    storage = tensor.untyped_storage()
+    size = storage.nbytes() // tensor.element_size()
+    return tensor.new_empty(0).set_(storage, 0, (size,), (1,))
 
 
 def multiply(weights: list[Tensor], factor: float) -> None:

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from dgl_deepgnn.errors import DGLError
 from dgl_deepgnn.init.hooks import GraphContext, Stage, is_dgl_layer
 from dgl_deepgnn.init.levels import Levels
-from dgl_deepgnn.init.measured import mean_square
+from dgl_deepgnn.init.measured import OF_BATCH_NORM, mean_square
 from dgl_deepgnn.init.running import as_called, first_tensor, undisturbed
+from dgl_deepgnn.init.statistics import on_other_features, set_statistics, tracking
 from dgl_deepgnn.init.tracing import Trace, trace
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
 _DEVIATIONS = 3.5  # of one draw
 _ROWS = 64  # of a probe without graph
 _LOST = 1e-3
+_APART = 1e3
 _MEASURED = (
     "Let the features decide, critical_(model, graph, feat) or critical_(model, forward=...); or "
     "describe what is written by hand (register_initializer), or start residual branches at zero "
@@ -72,12 +74,14 @@ def check(
     context: GraphContext,
     probe: Probe,
     levels: Levels,
+    stacklevel: int,
 ) -> None:
     r"""Run a probe through a model and see that it stays at the levels that were drawn for.
 
     One draw of L weights of width n fluctuates: the logarithm of its mean square has about the
     variance :math:`5 L / n` and half of it below zero as mean. What is allowed beyond the levels'
-    own bounds are 3.5 standard deviations.
+    own bounds are 3.5 standard deviations. Batch normalization in evaluation mode, with the
+    statistics of a pass, is warned of where it leaves order one: no weights would mend it.
 
     Raises
     ------
@@ -89,6 +93,27 @@ def check(
         rows = _run(module, probe.feat, context, training)
         for index, (name, square) in enumerate(rows, start=1):
             _judge(module, name, square, index / len(rows) * spread, levels)
+    norms = tracking(module)
+    if norms:
+        _judge_statistics(module, norms, context, probe, stacklevel + 1)
+
+
+def _judge_statistics(
+    module: nn.Module, norms: list[Any], context: GraphContext, probe: Probe, stacklevel: int
+) -> None:
+    """Batch normalization in evaluation mode, with the statistics of a pass in training mode."""
+    before = [(b, b.clone()) for norm in norms for b in norm.buffers()]
+    set_statistics(norms, lambda: _run(module, probe.feat, context, True))
+    with on_other_features(norms):
+        _, square = _run(module, probe.feat, context, False)[-1]
+    for buffer, value in before:
+        buffer.copy_(value)
+    if not 1 / _APART < square < _APART:
+        warnings.warn(
+            f"In evaluation mode, with the statistics of one pass, the {type(module).__name__} "
+            f"ends at a mean square of {square:.2g} on other features. {OF_BATCH_NORM}",
+            stacklevel=stacklevel,
+        )
 
 
 def warn_of_no_probe(module: nn.Module, reason: str, levels: Levels, stacklevel: int) -> None:

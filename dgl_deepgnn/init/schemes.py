@@ -78,7 +78,9 @@ def critical_(
     one; so is what one of DGL's convolutions hands on. So whatever happens in between is seen:
     hand-written sums over neighbours, attention, gates, dropout, normalization, residual
     additions. Of those each term has mean square one, so that the sum grows like the number of
-    terms (of terms of one sign: its square), never exponentially in it.
+    terms (of terms of one sign: its square), never exponentially in it. Batch normalization
+    gets the running statistics of the features. A warning says where the output in evaluation mode
+    is far from that in training mode: much dropout, batch normalization on other features.
 
     Parameters
     ----------
@@ -197,7 +199,7 @@ def _checked_(
             if probe is None:
                 warn_of_no_probe(module, reason, levels, stacklevel=4)
             else:
-                check(module, stages, context, probe, levels)
+                check(module, stages, context, probe, levels, stacklevel=4)
         warn_of_spread(module, stages, orthogonal, stacklevel=4)
         warn_of_batch(context, stacklevel=4)
     return module

@@ -257,9 +257,8 @@ def test_what_the_run_leaves_behind(graph: dgl.DGLGraph, feat: Tensor) -> None:
     critical_(model, forward=lambda model: model(feat))
     assert list(graph.ndata) == ["mine"]
     assert model.training and model.layers[0].training and not model.norms[1].training
-    assert all(
-        not norm.running_mean.any() and norm.num_batches_tracked == 0 for norm in model.norms
-    )
+    assert all(norm.num_batches_tracked == 0 for norm in model.norms)
+    assert [bool(norm.running_mean.any()) for norm in model.norms] == [True, False, True]
     assert model.layers[0].own.weight.grad is gradient
     assert not any(part._forward_hooks or part._forward_pre_hooks for part in model.modules())
     assert all(parameter.requires_grad and parameter.is_leaf for parameter in model.parameters())
@@ -396,10 +395,75 @@ class Relations(nn.Module):
         return h
 
 
+@pytest.mark.parametrize("regularizer", ["basis", "bdd", None])
+def test_weights_of_relations(regularizer: str | None, graph: dgl.DGLGraph, feat: Tensor) -> None:
+    """A composed weight is scaled by what it is made of, all its parts alike."""
+    model = critical_(Relations(regularizer), graph, feat)
+    for fresh in (feat, 3 * torch.randn_like(feat)):
+        assert 0.05 < model(graph, fresh).square().mean() / fresh.square().mean() * 9 < 20
+
+
 def test_what_measuring_does_not_reach_is_never_silent(graph: dgl.DGLGraph, feat: Tensor) -> None:
+    class Shut(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = GraphConv(WIDTH, WIDTH)
+
+        def forward(self, graph: dgl.DGLGraph, h: Tensor) -> Tensor:
+            return 1e6 * torch.sigmoid(self.conv(graph, h))
+
     with pytest.warns(UserWarning, match="still ends at a mean square of"):
-        critical_(Relations("basis"), graph, feat)
+        critical_(Shut(), graph, feat)
+
+
+def test_an_output_that_is_averaged_behind_the_last_weight(
+    graph: dgl.DGLGraph, feat: Tensor
+) -> None:
+    """Heads and hops take something away, and only the last weight can make up for it."""
+    heads = GATConv(WIDTH, WIDTH, 4)
+    hops = dgl.nn.APPNPConv(10, 0.1)
+    linear = nn.Linear(WIDTH, WIDTH)
+
+    class Averaged(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.heads, self.linear, self.hops = heads, linear, hops
+
+        def forward(self, graph: dgl.DGLGraph, h: Tensor) -> Tensor:
+            return self.hops(graph, self.linear(self.heads(graph, h).mean(1).relu()))
+
+    model = critical_(Averaged(), graph, feat)
+    assert model(graph, feat).square().mean().item() == pytest.approx(1, rel=1e-3)
+
+
+def test_statistics_of_batch_normalization_are_those_of_the_features(
+    graph: dgl.DGLGraph, feat: Tensor
+) -> None:
+    """Evaluation is training then; behind residual connections on other features, too."""
+
+    class Healthy(Stack):
+        def forward(self, graph: dgl.DGLGraph, h: Tensor) -> Tensor:
+            for layer, norm in zip(self.layers, self.norms, strict=True):
+                h = h + norm(layer(graph, torch.relu(h))) / len(self.layers) ** 0.5
+            return h
+
+    model = Healthy(lambda: GraphConv(WIDTH, WIDTH), norm=nn.BatchNorm1d)
     with warnings.catch_warnings():
-        warnings.filterwarnings("error", message=".*still ends at")
-        known = critical_(Relations(None), graph, feat)
-    assert 0.1 < known(graph, feat).square().mean() < 10
+        warnings.simplefilter("error")
+        critical_(model, graph, feat)
+    assert model.norms[3].running_var.std() > 0 and model.norms[3].momentum == 0.1
+    evaluation, other = model.eval()(graph, feat), model(graph, 3 * torch.randn_like(feat))
+    training = model.train()(graph, feat)
+    assert 0.8 < evaluation.square().mean() / training.square().mean() < 1.25
+    assert 0.5 < other.square().mean() / training.square().mean() < 2
+    bare = Stack(lambda: GraphConv(WIDTH, WIDTH), 32, norm=nn.BatchNorm1d)
+    with pytest.warns(UserWarning, match="evaluation mode, on other features.*LayerNorm"):
+        critical_(bare, graph, feat)
+
+
+def test_dropout_that_one_scale_cannot_serve_is_warned_of(
+    graph: dgl.DGLGraph, feat: Tensor
+) -> None:
+    model = Stack(lambda: SAGEConv(WIDTH, WIDTH, "mean"), 32, dropout=0.6)
+    with pytest.warns(UserWarning, match="training mode and of .* in evaluation mode: dropout"):
+        critical_(model, graph, feat)

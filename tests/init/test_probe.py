@@ -148,3 +148,27 @@ def test_an_orthogonal_draw_scatters_less() -> None:
     assert 0.35 < spread[1] / spread[0] < 0.85
     weight = model[2].weight.detach()
     torch.testing.assert_close(weight @ weight.T, 2 * torch.eye(32), rtol=1e-4, atol=1e-4)
+
+
+def test_batch_normalization_in_evaluation_mode_is_warned_of(graph: dgl.DGLGraph) -> None:
+    """The weights are right in training mode; nothing that the probe did stays behind."""
+
+    class Normed(Stack):
+        def __init__(self) -> None:
+            super().__init__(conv)
+            self.norms = nn.ModuleList(nn.BatchNorm1d(WIDTH) for _ in range(DEPTH - 1))
+
+        def forward(self, graph: dgl.DGLGraph, h: Tensor) -> Tensor:
+            for layer, norm in zip(self.layers[:-1], self.norms, strict=True):
+                h = torch.relu(norm(layer(graph, h)))
+            return self.layers[-1](graph, h)
+
+    model = Normed()
+    with pytest.warns(UserWarning, match="In evaluation mode, with the statistics of one pass"):
+        critical_(model, graph)
+    assert 0.05 < model(graph, torch.randn(60, WIDTH)).square().mean() < 5
+    assert not model.norms[0].num_batches_tracked > 1
+    model = Normed()
+    with pytest.warns(UserWarning):
+        critical_(model, graph)
+    assert not model.norms[5].running_mean.any() and model.norms[5].momentum == 0.1
