@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -214,6 +215,7 @@ class _Tuning:
                     }
                 )
                 powers = ranked[: -(-len(ranked) // KEPT)]
+        self._doubt(scores[powers[0]])
         return {
             "recipe": self.folder.recipe.title,
             "lr": _rate(powers[0]),
@@ -221,6 +223,23 @@ class _Tuning:
             "budget": self.budget,
             "rounds": rounds,
         }
+
+    def _doubt(self, loss: float) -> None:
+        """Warn if the best network has learned nothing, as one that a large rate has killed."""
+        if self.data.target == "regression":
+            return
+        blind = []
+        for seed in self.seeds:
+            labels = self.data.labels[self.data.splits[seed % len(self.data.splits)]["val"]]
+            guess = torch.zeros(len(labels), self.data.num_outputs, device=self.device)
+            blind.append(self._trainer(1.0, seed).loss(guess, labels.to(self.device)).item())
+        if loss > 0.99 * sum(blind) / len(blind):
+            warnings.warn(
+                f"No learning rate has led below the validation loss of a blind guess, "
+                f"{sum(blind) / len(blind):.3g}, in {counted(self.rounds[-1], 'epoch')}: the one "
+                "chosen means little. Train longer (training.epochs).",
+                stacklevel=4,
+            )
 
     def _score(self, power: int, epochs: int) -> float:
         """Lowest validation loss within so many epochs, mean over the seeds."""

@@ -167,3 +167,11 @@ def test_commands(tmp_path: Path) -> None:
     )
     assert trained.exit_code == 0, trained.output
     assert load_recipe(tmp_path / "run" / "recipe.yaml").optimizer.transfer
+
+
+def test_a_choice_among_networks_that_learned_nothing_is_doubted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(tuning.GRIDS, "adam", range(-40, -37))
+    with pytest.warns(UserWarning, match=r"a blind guess, 1\.39, in 3 epochs.*Train longer"):
+        run(recipe(training={"epochs": 3}), tmp_path / "tuning")
