@@ -169,7 +169,8 @@ def forms_table(cells: list[dict[str, Any]]) -> list[str]:
         "",
         "The same ResGCN, called as `model(graph, feat)` with each of these for `graph`, in one "
         "thread. The operator is remembered: what is timed beside the network is that the graph is "
-        "found unchanged. For the last row the operator is built.",
+        "found unchanged. For the last row the operator is built. This section counts the time of "
+        "the processor, not of the clock, so that other jobs on the machine disturb it less.",
     ]
     for cell in cells:
         rows = []
