@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dgl_deepgnn.errors import DGLError
-from dgl_deepgnn.init.memory import tensors_in
-from dgl_deepgnn.init.running import Forward, undisturbed
+from dgl_deepgnn.init.running import Forward, tensors_of, undisturbed
 
 __all__ = ["find_branches", "start_outputs_at_zero"]
 
@@ -21,7 +20,7 @@ def find_branches(module: nn.Module, forward: Forward, *others: object) -> list[
 
     Of every sum of two tensors in the run, one of which was computed from the other, the weights in
     between are those of a branch. If no one submodule holds them all, the one that runs last stands
-    for them.
+    for them. A branch around the model's input is found if that requires a gradient.
 
     Parameters
     ----------
@@ -38,22 +37,30 @@ def find_branches(module: nn.Module, forward: Forward, *others: object) -> list[
         In the order in which they run, each once.
     """
     order: dict[nn.Module, int] = {}
+    made: dict[nn.Module, set[Any]] = {}
 
     def ran(part: nn.Module, args: Any, output: Any) -> None:
         order.setdefault(part, len(order))
+        made.setdefault(part, set()).update(t.grad_fn for t in tensors_of(output))
 
     handles = [part.register_forward_hook(ran) for part in module.modules()]
     try:
         with undisturbed(module, forward, *others, training=True), torch.enable_grad():
-            roots = [t.grad_fn for t in _tensors(forward(module)) if t.grad_fn is not None]
+            roots = [t.grad_fn for t in tensors_of(forward(module)) if t.grad_fn is not None]
     finally:
         for handle in handles:
             handle.remove()
     holds = {part: {id(p) for p in part.parameters() if p.dim() > 1} for part in order}
+    known = {id(p) for p in module.parameters()}
     found: dict[nn.Module, None] = {}
     for a, b in _sums(roots):
-        weights = _between(a, b) or _between(b, a)
-        inside = [part for part, own in holds.items() if weights and own and own <= weights]
+        weights, nodes = _between(a, b) or _between(b, a) or (set(), set())
+        weights &= known
+        inside = [
+            part
+            for part, own in holds.items()
+            if own and own <= weights and made[part] & nodes  # its output is on the way
+        ]
         if inside:
             whole = [part for part in inside if holds[part] == weights]
             found[max(whole or inside, key=lambda part: order[part])] = None
@@ -73,9 +80,9 @@ def _sums(roots: list[Any]) -> Iterator[tuple[Any, Any]]:
         todo += new
 
 
-def _between(end: Any, start: Any) -> set[int]:
-    """Weight matrices on the ways from one node to a later one; none if there is no way."""
-    oldest = start._sequence_nr()
+def _between(end: Any, start: Any) -> tuple[set[int], set[Any]] | None:
+    """Weight matrices and nodes on the ways from one node to a later one, if there is a way."""
+    oldest = 0 if hasattr(start, "variable") else start._sequence_nr()
     weights: set[int] = set()
     seen, todo, reached = {end}, [end], False
     while todo:
@@ -93,7 +100,7 @@ def _between(end: Any, start: Any) -> set[int]:
             if part is not None and part not in seen:
                 seen.add(part)
                 todo.append(part)
-    return weights if reached else set()
+    return (weights, seen) if reached else None
 
 
 @torch.no_grad()
@@ -159,7 +166,7 @@ def _not_zero(
 def _watched(branches: list[nn.Module], squares: dict[int, float]) -> Iterator[None]:
     def watch(index: int) -> Any:
         def hook(branch: nn.Module, args: Any, output: Any) -> None:
-            square = sum(t.double().square().sum().item() for t in _tensors(output))
+            square = sum(t.double().square().sum().item() for t in tensors_of(output))
             squares[index] = squares.get(index, 0.0) + square
 
         return hook
@@ -170,9 +177,3 @@ def _watched(branches: list[nn.Module], squares: dict[int, float]) -> Iterator[N
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _tensors(output: Any) -> list[Tensor]:
-    """Floating-point tensors of an output, those of node types included."""
-    values = list(output.values()) if isinstance(output, dict) else [output]
-    return [t for t in tensors_in(values) if t.is_floating_point()]

@@ -43,8 +43,9 @@ def _hetero_graph_conv(conv: Any, context: GraphContext) -> list[Stage]:
     if not stack and kind not in ("_sum_reduce_func", "_mean_reduce_func"):
         raise UnknownModuleError(
             conv,
-            "HeteroGraphConv has a critical scale where the relations of a node type are added, "
-            "averaged or stacked; aggregate is none of 'sum', 'mean' and 'stack' here.",
+            "HeteroGraphConv takes the largest of its relations' results, or a function of them of "
+            "your own: how that scales depends on their number at every node. aggregate='sum', "
+            "'mean' and 'stack' have a critical scale.",
         )
     inner = context.of_relation()
     branches: list[list[Stage]] = []

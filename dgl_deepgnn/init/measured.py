@@ -242,6 +242,8 @@ class _Measuring(TorchDispatchMode):
     # --- products -------------------------------------------------------------------------------
 
     def _product(self, func: Any, packet: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
+        if all(self.weights.handles(args[position]) for position in _PRODUCTS[packet]):
+            return func(*args, **kwargs)  # weights composed of others: no features yet
         for position in reversed(_PRODUCTS[packet]):
             operand = args[position]
             handles = self.weights.handles(operand)

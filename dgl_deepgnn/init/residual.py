@@ -84,7 +84,7 @@ def fixup_(
     if feat is not None or forward is not None:
         run = as_called(graph, feat, edge_weight, forward)
     with kept_on_error(module):
-        named = _branches(module, branches, run, graph, feat)
+        named = _branches(module, branches, run, graph, feat, edge_weight)
         context = WithoutGraph(strict=False) if run else GraphContext(graph, edge_weight, strict)
         scales = {
             id(linear.weight): linear.scale or float(run is not None)  # a run finds the last ones
@@ -106,7 +106,8 @@ def fixup_(
                 ]
                 for s in (0.0, 1.0)
             )
-            measure(module, [zero, *stages, drawn], run, (graph, feat))
+            if any(p.any() for p in weights):
+                measure(module, [zero, *stages, drawn], run, (graph, feat))
     return module
 
 
@@ -161,7 +162,7 @@ def rezero_(
     if feat is not None or forward is not None:
         run = as_called(graph, feat, edge_weight, forward)
     with kept_on_error(module):
-        named = _branches(module, branches, run, graph, feat)
+        named = _branches(module, branches, run, graph, feat, edge_weight)
         gates = [branch._parameters.pop("rezero_gate", None) for branch in named]
         context = WithoutGraph(strict=False) if run else GraphContext(graph, edge_weight, strict)
         try:
@@ -207,7 +208,9 @@ def _branches(
     module: nn.Module,
     branches: Iterable[nn.Module] | None,
     run: Forward | None,
-    *others: object,
+    graph: AnyGraph | None,
+    feat: Any,
+    edge_weight: Tensor | None,
 ) -> list[nn.Module]:
     """Branches that were named, or that a run finds."""
     if branches is not None:
@@ -217,7 +220,9 @@ def _branches(
             "Name the branches, the submodules with a residual connection around them; or pass "
             "features (feat=) or forward=, and a run of the model finds them."
         )
-    found = find_branches(module, run, *others)
+    if feat is not None:
+        run = as_called(graph, _with_gradient(feat), edge_weight, None)
+    found = find_branches(module, run, graph, feat)
     if not found:
         raise DGLError(
             f"No residual branch was found in the {type(module).__name__}: nothing that it adds to "
@@ -252,3 +257,12 @@ def _draw_critical(
     ]
     draw(stages, critical_std, output_layer)
     return stages
+
+
+def _with_gradient(feat: Any) -> Any:
+    """The same features, of one or several node types, with a gradient."""
+    if isinstance(feat, dict):
+        return {kind: _with_gradient(value) for kind, value in feat.items()}
+    if isinstance(feat, Tensor) and feat.is_floating_point():
+        return feat.detach().requires_grad_()
+    return feat

@@ -12,7 +12,14 @@ from torch.nn.parameter import is_lazy
 
 from dgl_deepgnn.errors import DGLError
 
-__all__ = ["Forward", "as_called", "first_tensor", "kept_on_error", "undisturbed"]
+__all__ = [
+    "Forward",
+    "as_called",
+    "first_tensor",
+    "kept_on_error",
+    "tensors_of",
+    "undisturbed",
+]
 
 Forward = Callable[[Any], object]
 """How a model is called: ``forward(model)`` runs it."""
@@ -121,12 +128,17 @@ def _filled(cell: Any) -> bool:
     return True
 
 
-def first_tensor(output: object) -> Tensor | None:
-    """Return the first floating-point tensor of a model's or layer's output, if there is one."""
+def tensors_of(output: object) -> list[Tensor]:
+    """Return the floating-point tensors of an output: those of all heads, or node types."""
     if isinstance(output, Tensor):
-        return output if output.is_floating_point() and output.numel() else None
+        return [output] if output.is_floating_point() and output.numel() else []
     if isinstance(output, dict):
         output = list(output.values())
     if isinstance(output, (tuple, list)):
-        return next((t for t in map(first_tensor, output) if t is not None), None)
-    return None
+        return [tensor for part in output for tensor in tensors_of(part)]
+    return []
+
+
+def first_tensor(output: object) -> Tensor | None:
+    """Return the first of them, if there is one."""
+    return next(iter(tensors_of(output)), None)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from dgl_deepgnn.errors import DGLError
 from dgl_deepgnn.init.activation import Activation, critical_point
-from dgl_deepgnn.init.running import first_tensor
+from dgl_deepgnn.init.running import tensors_of
 
 __all__ = ["Behind", "Trace", "is_own_activation", "trace"]
 
@@ -160,13 +160,13 @@ def trace(module: nn.Module, forward: Callable[[Any], object], feat: Tensor) -> 
                 parameter.requires_grad_()
             if feat.is_floating_point():
                 feat = feat.detach().requires_grad_().clone()  # a leaf cannot be changed in place
-            out = first_tensor(forward(feat))
+            outputs = tensors_of(forward(feat))
         finally:
             for parameter, before in zip(parameters, required, strict=True):
                 parameter.requires_grad_(before)
-    if out is None:
+    if not outputs:
         raise DGLError("it returns no features")
-    return _read(out.grad_fn, {id(p) for p in parameters})
+    return _read([out.grad_fn for out in outputs], {id(p) for p in parameters})
 
 
 @contextmanager
@@ -221,8 +221,8 @@ def _known(activation: Any) -> bool:
     return True
 
 
-def _read(root: Any, parameters: set[int]) -> Trace:
-    order = _children_first(root)
+def _read(roots: list[Any], parameters: set[int]) -> Trace:
+    order = _children_first(roots)
     pure: dict[Any, frozenset[int]] = {}  # nodes that are made of weights alone, and of which
     for node in order:
         variable = getattr(node, "variable", None)
@@ -237,7 +237,7 @@ def _read(root: Any, parameters: set[int]) -> Trace:
     before: dict[int, list[Behind]] = {}
     activations: dict[Any, Activation | None] = {}
     start = Behind(output=True)
-    todo: list[tuple[Any, Behind, frozenset[int]]] = [(root, start, frozenset())]
+    todo: list[tuple[Any, Behind, frozenset[int]]] = [(root, start, frozenset()) for root in roots]
     visited = set()
     while todo:
         step = todo.pop()
@@ -303,11 +303,11 @@ def _inputs(node: Any) -> list[Any]:
     return [part for part, _ in node.next_functions if part is not None]
 
 
-def _children_first(root: Any) -> list[Any]:
+def _children_first(roots: list[Any]) -> list[Any]:
     """All nodes, each behind its inputs."""
     order: list[Any] = []
     entered = set()
-    todo = [(root, False)]
+    todo = [(root, False) for root in roots]
     while todo:
         node, left = todo.pop()
         if left:

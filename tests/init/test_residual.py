@@ -313,6 +313,17 @@ def test_branches_that_a_run_finds(graph: dgl.DGLGraph) -> None:
     found = find_branches(gin, lambda model: model(graph, torch.randn(30, WIDTH)))
     assert [branch is b for branch, b in zip(found, gin.branches, strict=True)] == [True] * 3
 
+    class AroundTheInput(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = SumByHand()
+
+        def forward(self, graph: dgl.DGLGraph, x: Tensor) -> Tensor:
+            return x + self.layer(graph, x)
+
+    around = fixup_(AroundTheInput(), graph=graph, feat=feat)
+    assert torch.equal(around(graph, feat), feat)
+
     class Block(nn.Module):
         """A transformer's two: the parts of the second are no submodule."""
 

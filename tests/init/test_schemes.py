@@ -8,11 +8,12 @@ from itertools import pairwise
 import dgl
 import pytest
 import torch
-from dgl.nn import GraphConv
+from dgl.nn import GATConv, GraphConv
 from torch import Tensor, nn
 
 from dgl_deepgnn import ResGIN
 from dgl_deepgnn.init import SCHEMES, critical_, glorot_, he_
+from dgl_deepgnn.init.running import tensors_of
 from dgl_deepgnn.init.schemes import closed_form_
 
 
@@ -96,6 +97,40 @@ def test_gradients_need_no_graph_of_the_drawing() -> None:
 def test_residual_scaling_of_our_models_is_kept(scheme) -> None:
     model = scheme(ResGIN(4, 8, 2, num_layers=5, residual="fixup"))
     assert not any(conv.mlp[-1].weight.any() for conv in model.branches)
+
+
+class Heads(nn.Module):
+    """Several outputs: two of one kind, defined first, one beside them, and attention heads."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+        self.heads = nn.ModuleDict({"a": nn.Linear(200, 100), "b": nn.Linear(200, 150)})
+        self.convs = nn.ModuleList(GraphConv(200, 200) for _ in range(3))
+        self.value = nn.Linear(200, 120)
+        self.attention = GATConv(200, 50, 4)
+
+    def forward(self, graph: dgl.DGLGraph, x: Tensor) -> object:
+        for conv in self.convs:
+            x = torch.relu(conv(graph, x))
+        scores = {"a": self.heads["a"](x), "b": self.heads["b"](x)}
+        scores |= {"value": self.value(x), "attention": self.attention(graph, x)}
+        kinds = {"dict": scores, "tuple": tuple(scores.values()), "pairs": (x, scores)}
+        return kinds[self.kind]
+
+
+@pytest.mark.parametrize("kind", ["dict", "tuple", "pairs"])
+def test_of_parallel_heads_each_is_an_output(kind: str) -> None:
+    graph = dgl.to_bidirected(dgl.rand_graph(100, 300)).add_self_loop()
+    model = critical_(Heads(kind), graph)
+    for head in (*model.heads.values(), model.value, model.attention.fc):
+        assert 200 * head.weight.var().item() == pytest.approx(1, rel=0.05)
+    for conv in model.convs:
+        assert 200 * conv.weight.var().item() == pytest.approx(2, rel=0.05)
+    feat = torch.randn(100, 200)
+    critical_(model, graph, feat)
+    for out in tensors_of(model(graph, feat))[1 if kind == "pairs" else 0 :]:
+        assert 0.5 < out.square().mean().item() < 2
 
 
 class Plain(nn.Module):
