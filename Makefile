@@ -20,7 +20,7 @@ train: .venv/installed
 	$(BIN)/dgl-deepgnn speedup resgcn64.digits
 
 test: .venv/installed
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 -p tests.row
 	$(BIN)/python -m pytest -q -p tests.without_dgl $(WITHOUT_DGL)
 
 # Is it never red by chance? Other numbers and another order each time, of all tests or of TESTS.

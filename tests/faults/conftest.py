@@ -99,7 +99,7 @@ class Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def within(seconds: int = 60) -> Iterator[None]:
+def within(seconds: int = 600) -> Iterator[None]:
     """Break off what hangs; far more time than any machine needs."""
 
     def stop(*_: Any) -> None:
