@@ -45,17 +45,18 @@ def measure(case: Case, depth: int, arm: str, steps: int) -> dict[str, Any]:
     dict
         ``refused``: the error's first line, and nothing else; or ``mean_square`` by view,
         ``gradient``, ``losses`` by learning rate: pairs (after half of the steps, after all), and
-        ``unchecked`` where a warning said that the closed form could not be tried.
+        ``warned`` where a warning said that nothing could be checked, or that evaluation mode is
+        not what training mode is.
     """
     inputs, fresh = draw_inputs(case.kind, 0), draw_inputs(case.kind, FRESH)
     squares: dict[str, list[float | None]] = {view: [] for view in VIEWS}
     gradients: list[float | None] = []
     losses: dict[str, list[list[float | None]]] = {f"{rate:g}": [] for rate in LEARNING_RATES}
-    unchecked = False
+    warned = False
     for seed in SEEDS:
         try:
-            model, warned = _initialized(case, depth, arm, inputs, seed)
-            unchecked |= warned
+            model, said = _initialized(case, depth, arm, inputs, seed)
+            warned |= said
         except DGLError as error:
             return {"refused": str(error).splitlines()[0]}
         gradients.append(_number(_first_gradient(case, model, inputs)))
@@ -71,14 +72,14 @@ def measure(case: Case, depth: int, arm: str, steps: int) -> dict[str, Any]:
         "mean_square": squares,
         "gradient": gradients,
         "losses": {rate: pairs for rate, pairs in losses.items() if pairs},
-        **({"unchecked": True} if unchecked else {}),
+        **({"warned": True} if warned else {}),
     }
 
 
 def _initialized(
     case: Case, depth: int, arm: str, inputs: Inputs, seed: int
 ) -> tuple[nn.Module, bool]:
-    """Return the model, and whether a warning said that nothing could be checked."""
+    """Return the model, and whether a warning said what it is not, or that nobody knows."""
     torch.manual_seed(seed)
     model = case.make(depth, inputs)
     with warnings.catch_warnings(record=True) as caught:
@@ -88,8 +89,9 @@ def _initialized(
             critical_(model, inputs.graph, edge_weight=weight)
         elif arm == "measured":
             critical_(model, forward=lambda model: case.run(model, inputs))
-    unchecked = any("Nothing was checked" in str(warning.message) for warning in caught)
-    return _with_statistics(model, case, inputs), unchecked
+    said = ("Nothing was checked", "evaluation mode", "still ends at")
+    warned = any(part in str(warning.message) for warning in caught for part in said)
+    return _with_statistics(model, case, inputs), warned
 
 
 def _with_statistics(model: nn.Module, case: Case, inputs: Inputs) -> nn.Module:

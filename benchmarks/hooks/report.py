@@ -93,20 +93,23 @@ def _summary(rows: dict[tuple[str, int, str], Row], depths: list[int]) -> list[s
         measured, closed, stock = found["measured"], found["closed form"], found["stock"]
         good = [m for m, r in measured.items() if "refused" not in r and is_order_one(r, m, depth)]
         fine = [m for m, r in stock.items() if is_order_one(r, m, depth)]
+        bad = [m for m in measured if m not in good]
+        told = [m for m in bad if measured[m].get("warned") or "refused" in measured[m]]
         lines.append(
             f"- {depth} layers, measured: {len(good)} of {len(measured)} within a factor 10 of one "
             "in both modes, on the features given and on fresh ones (unscaled residual sums: of "
             f"the number of layers); stock: {len(fine)}."
-            + _named(" Not:", [m for m in measured if m not in good])
+            + _named(" Not, as a warning says:", told)
+            + _named(" Not, without a warning:", [m for m in bad if m not in told])
         )
         accepted = [m for m, r in closed.items() if "refused" not in r]
         off = [m for m in accepted if not is_right(closed[m])]
-        warned = [m for m in off if closed[m].get("unchecked")]
+        warned = [m for m in off if closed[m].get("warned")]
         silent = [m for m in off if m not in warned]
         lines.append(
             f"- {depth} layers, closed form: {len(accepted) - len(off)} right, "
             f"{len(closed) - len(accepted)} refused, {len(warned)} wrong (below 1e-4 or above "
-            f"1000) with a warning that nothing could be checked, {len(silent)} wrong without one."
+            f"1000) with a warning, {len(silent)} wrong without one."
             + _named(" With a warning:", warned)
             + _named(" Without:", silent)
         )

@@ -59,6 +59,7 @@ class Diagnosis:
         - ``training``, only where it differs: mean square in training mode, with dropout.
     theory : dict of str to numpy.ndarray, optional
         What the theory predicts for each of them, shape (rows,); None where it does not apply.
+        "training" is there for models of this package alone.
     verdicts : list of Verdict
         One for each principle.
     output_loss : numpy.ndarray
@@ -96,6 +97,8 @@ class Diagnosis:
                 columns.append(("theory", self.theory[quantity]))
             if quantity == "mean_square" and "training" in self.measured:
                 columns.append(("in training", self.mean("training")))
+                if self.theory is not None and "training" in self.theory:
+                    columns.append(("theory", self.theory["training"]))
         lines = [f"{'layer':{width}}" + "".join(f"{name:>13}" for name, _ in columns)]
         for row in rows:
             cells = "".join(f"{number(values[row]):>13}" for _, values in columns)
@@ -131,7 +134,7 @@ class Diagnosis:
             "max": {name: _jsonable(values.max(0)) for name, values in measured},
             "theory": None
             if theory is None
-            else {name: _jsonable(theory[name]) for name in QUANTITIES},
+            else {name: _jsonable(values) for name, values in theory.items()},
             "output_loss": _jsonable(self.output_loss),
             "even_loss": self.even_loss,
             "verdicts": [vars(verdict) for verdict in self.verdicts],
@@ -246,8 +249,11 @@ def diagnose(
         )
     if not bool(torch.isfinite(feat).all()) or not bool((feat != 0).any()):
         raise DGLError("feat must be finite and not all zero: nothing could be told by such input.")
+    in_training = None
     if theory is None and isinstance(model, DeepGNN):
         theory = _theory(model, graph, feat, edge_weight)
+        if theory is not None and model.config["dropout"] > 0:
+            in_training = _theory(model, graph, feat, edge_weight, model.config["dropout"])
     # What could mend the scale, as the caller would write it.
     initializers: dict[str, Callable[[nn.Module], object]] = {
         "critical_(model, graph)": lambda model: critical_(model, graph, edge_weight=edge_weight)
@@ -291,10 +297,15 @@ def diagnose(
         recorded = run(model, draws, reinitialize or shuffle)
         verdicts = advise(_judge(recorded), model, initializers, rejudge)
     first = recorded[0]
+    predicted = None
+    if theory is not None:
+        predicted = _align(theory, len(first.rows))
+        if in_training is not None and first.dropout:
+            predicted["training"] = _align(in_training, len(first.rows))["mean_square"]
     return Diagnosis(
         [row.layer for row in first.rows],
         {name: _gather(recorded, name) for name in _measured(first)},
-        None if theory is None else _align(theory, len(first.rows)),
+        predicted,
         verdicts,
         np.array([record.loss for record in recorded]),
         first.even_loss,
@@ -328,7 +339,11 @@ def _body(rows: list[Row]) -> np.ndarray:
 
 
 def _theory(
-    model: DeepGNN, graph: AnyGraph, feat: Tensor, edge_weight: Tensor | None
+    model: DeepGNN,
+    graph: AnyGraph,
+    feat: Tensor,
+    edge_weight: Tensor | None,
+    dropout: float = 0.0,
 ) -> Prediction | None:
     """Prediction for a model of ours, or None where the theory does not reach."""
     config, family = model.config, _FAMILIES.get(type(model.convs[0]))
@@ -359,6 +374,7 @@ def _theory(
         family,  # type: ignore[arg-type]
         edge_weight=None if edge_weight is None else edge_weight.detach(),
         output_layer=model.head is None,
+        dropout=dropout,
         **{name: config[name] for name in names if name in config},
     )
 

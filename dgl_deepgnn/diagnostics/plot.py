@@ -75,6 +75,8 @@ def draw(
             None if theory is None else theory[quantity],
             measured.get("training") if quantity == "mean_square" else None,
         )
+        if quantity == "mean_square" and theory is not None and "training" in theory:
+            axis.plot(theory["training"], color="#bc4c00", ls="--", lw=1.3)
         axis.set_title(f"{title}\n", fontsize=11)
         axis.text(0.5, 1.015, wish, transform=axis.transAxes, ha="center", fontsize=9, color="0.35")
     handles, labels = figure.axes[0].get_legend_handles_labels()

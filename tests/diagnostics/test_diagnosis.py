@@ -19,7 +19,7 @@ import torch
 from dgl import DGLError
 from torch import nn
 
-from dgl_deepgnn import create_model
+from dgl_deepgnn import ResGraphSAGE, create_model
 from dgl_deepgnn.diagnostics import QUANTITIES, Diagnosis, diagnose
 from dgl_deepgnn.theory import predict
 
@@ -355,3 +355,24 @@ def test_errors_say_what_to_do(karate: dgl.DGLGraph, feat: torch.Tensor) -> None
         diagnose(model_of(2), relations, feat)
     with pytest.raises(DGLError, match="draws must be at least 1"):
         diagnose(model_of(2), karate, feat, draws=0)
+
+
+@pytest.mark.parametrize("residual", [None, "scaled"])
+def test_theory_of_training_mode_stands_beside_its_measurement(residual: str | None) -> None:
+    """Dropout grows a GraphSAGE without residual connections in training mode alone."""
+    torch.manual_seed(3)
+    graph = dgl.to_bidirected(dgl.rand_graph(60, 240)).add_self_loop()
+    model = ResGraphSAGE(128, 128, 128, 12, t=0.5, residual=residual, dropout=0.4)
+    result = diagnose(model, graph, torch.randn(60, 128), draws=20)
+    assert result.theory is not None
+    predicted, found = result.theory["training"], result.mean("training")
+    np.testing.assert_allclose(found, predicted, rtol=0.6)
+    ratio = predicted / result.theory["mean_square"]
+    np.testing.assert_allclose(found / result.mean("mean_square"), ratio, rtol=0.6)
+    assert ratio[-1] > (5 if residual is None else 1.1)
+    columns = " ".join(str(result).splitlines()[0].split())
+    assert "mean square theory in training theory gradient theory" in columns
+    assert len(result.to_dict()["theory"]["training"]) == len(result.layers)
+    result.plot()
+    plain = diagnose(ResGraphSAGE(128, 8, 8, 3), graph, torch.randn(60, 128), draws=1)
+    assert plain.theory is not None and "training" not in plain.theory

@@ -369,3 +369,30 @@ def test_healthy_models_get_no_advice(graph: DGLGraph, feat: Tensor) -> None:
     assert [v.status for v in result.verdicts] == ["healthy"] * 3, str(result)
     assert not any(w in str(result) for w in ("mends", "build it", "take layers", "Take fewer"))
     np.testing.assert_array_less(0.02, result.mean("mean_square"))
+
+
+def test_what_is_drawn_as_it_would_be_is_said_to_be(graph: DGLGraph, feat: Tensor) -> None:
+    """The closed form cannot check a model that is called otherwise, and would change nothing."""
+
+    class Tripled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.convs = nn.ModuleList(dgl.nn.GraphConv(64, 64) for _ in range(16))
+
+        def forward(self, h: Tensor, graph: DGLGraph) -> Tensor:
+            for conv in self.convs:
+                h = 3 * F.relu(conv(graph, h))
+            return h
+
+    def verdict(model: nn.Module) -> Verdict:
+        result = diagnose(model, graph, feat, forward=lambda m: m(feat, graph), draws=3)
+        return scale(result)
+
+    torch.manual_seed(0)
+    stock, drawn = Tripled(), Tripled()
+    with pytest.warns(UserWarning, match="Nothing was checked"):
+        critical_(drawn, graph)
+    already = "Its weights have the scale of critical_(model, graph) already."
+    message = verdict(drawn).message
+    assert f"{already} critical_(model, forward=forward)" in message  # which is tried, too
+    assert verdict(stock).status != "healthy" and already not in verdict(stock).message
