@@ -310,5 +310,5 @@ def test_data_that_runs_nothing_needs_no_leave(evil: str) -> None:
 
 def test_a_batch_size_that_does_nothing(capsys: Any, recwarn: Callable[..., Any]) -> None:
     recipe = load_recipe(write(KARATE), {"training.batch_size": 4})
-    with pytest.warns(UserWarning, match=r"training\.batch_size=4 does nothing.*clusters"):
+    with pytest.warns(UserWarning, match=r"batching\.size=4 \(batch_size\) does nothing.*clusters"):
         train(recipe, "run", progress=False)
