@@ -21,6 +21,7 @@ from dgl_deepgnn.recipe import Recipe, json_schema, list_recipes, load_recipe
 from dgl_deepgnn.speedup import measure_speedup
 from dgl_deepgnn.speedup.report import describe_speedup
 from dgl_deepgnn.training import RunFolder, build_model, train
+from dgl_deepgnn.training.processes import is_first, launched
 from dgl_deepgnn.training.run import load_task
 from dgl_deepgnn.wording import counted, printable
 
@@ -51,10 +52,16 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 @app.callback()
 def main_options(
+    context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
 ) -> None:
     # Answered in __main__, before anything that needs DGL is imported.
     """Train, measure and use deep graph neural networks."""
+    if launched() > 1 and context.invoked_subcommand != "train":
+        raise UserError(
+            f"torchrun has started {launched()} processes, but only train shares its work among "
+            f"several. Run {context.invoked_subcommand} by itself."
+        )
 
 
 def run() -> None:
@@ -105,6 +112,8 @@ def train_command(
             tensorboard=tensorboard,
             allow_code=allow_code,
         )
+    if not is_first():
+        return
     summary = folder.read("summary.json")
     _print(
         _describe_training(folder.path, summary), {"folder": str(folder.path), **summary}, as_json

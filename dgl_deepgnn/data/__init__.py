@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from dgl_deepgnn.data import dgl_datasets, embedded, long_range, trackml, tracks, user  # noqa: F401
 from dgl_deepgnn.data.catalog import list_datasets, load_data, register_dataset
-from dgl_deepgnn.data.metrics import class_weights, evaluate_metrics, loss_function, main_metric
+from dgl_deepgnn.data.metrics import (
+    class_weights,
+    evaluate_metrics,
+    loss_function,
+    loss_weight,
+    main_metric,
+)
 from dgl_deepgnn.data.preparation import apply_scaling, prepare
 from dgl_deepgnn.data.task_data import TaskData
 
@@ -16,6 +22,7 @@ __all__ = [
     "list_datasets",
     "load_data",
     "loss_function",
+    "loss_weight",
     "main_metric",
     "prepare",
     "register_dataset",

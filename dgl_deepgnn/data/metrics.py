@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from dgl_deepgnn.data.task_data import Target
 from dgl_deepgnn.errors import DGLError
 
-__all__ = ["class_weights", "evaluate_metrics", "loss_function", "main_metric"]
+__all__ = ["class_weights", "evaluate_metrics", "loss_function", "loss_weight", "main_metric"]
 
 _MAIN: dict[str, tuple[str, bool]] = {
     "multiclass": ("accuracy", True),
@@ -155,6 +155,21 @@ def loss_function(
     return lambda scores, labels: F.binary_cross_entropy_with_logits(
         scores.view(labels.shape), labels.to(scores.dtype), pos_weight=class_weight
     )
+
+
+def loss_weight(target: Target, labels: Tensor, class_weight: Tensor | None = None) -> float:
+    """What the mean of :func:`loss_function` divides by: parts of a batch weigh as much.
+
+    Examples
+    --------
+    >>> labels = torch.tensor([0, 0, 1])
+    >>> loss_weight("multiclass", labels, torch.tensor([1.0, 4.0])), loss_weight("binary", labels)
+    (6.0, 3.0)
+    """
+    _check_target(target)
+    if target == "multiclass" and class_weight is not None:
+        return class_weight[labels].sum().item()
+    return float(len(labels))
 
 
 def class_weights(labels: Tensor, target: Target, num_outputs: int = 0) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,12 +12,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from dgl_deepgnn.data import TaskData
+from dgl_deepgnn.errors import UserError
 from dgl_deepgnn.graph import batch
 from dgl_deepgnn.nn import DeepGNN
 from dgl_deepgnn.nn.inference import layerwise_inference
 from dgl_deepgnn.operator.aggregation import AggregationOperator, concatenated_ranges
 from dgl_deepgnn.operator.sparse import to_sparse
 from dgl_deepgnn.recipe import BatchingSection
+from dgl_deepgnn.training.processes import ONE, Processes
 from dgl_deepgnn.training.sampling import cut, subgraph_sampler
 
 __all__ = ["Batch", "Batches"]
@@ -75,6 +77,13 @@ class Batches:
         What a step sees.
     device : torch.device
         Where the tensors go.
+    processes : Processes
+        Those that train together, each on its share of every batch.
+
+    Raises
+    ------
+    UserError
+        If there are several processes and a batch is no set of graphs.
     """
 
     def __init__(
@@ -84,9 +93,17 @@ class Batches:
         model: DeepGNN,
         batching: BatchingSection,
         device: torch.device,
+        processes: Processes = ONE,
     ) -> None:
-        self._batching, self._device = batching, device
+        self._batching, self._device, self._processes = batching, device, processes
         kind, size = batching.kind, batching.size
+        shared = kind == "clusters" or (kind in ("full", "graphs") and len(data.graphs) > 1)
+        if processes.size > 1 and not shared:
+            raise UserError(
+                f"{processes.size} processes share the graphs of each batch, but with "
+                f"training.batching.kind {kind} a batch of {data.name} is a single one. Use kind "
+                "clusters, which cuts it into parts, or one process."
+            )
         training = data if batching.parts is None else cut(data, batching.parts)
         self._train_graphs = _graphs_with(training, split, "train")
         everything = _Collator(data, split, model, device)
@@ -104,8 +121,8 @@ class Batches:
         if kind in ("shadow", "saint"):
             self._subgraphs = _Subgraphs(data, split, model, batching)
         elif kind == "full":
-            alike = len(self._train_graphs) == len(data.graphs)
-            self._whole = self.evaluation[0] if alike else everything.batch(self._train_graphs)
+            alike = len(self._train_graphs) == len(data.graphs) and processes.size == 1
+            self._whole = self.evaluation[0] if alike else self._share(self._train_graphs)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -132,7 +149,17 @@ class Batches:
             return
         order = torch.randperm(len(self._train_graphs), generator=generator)
         for graphs in self._train_graphs[order].split(size):
-            yield self._collator.batch(graphs)
+            yield self._share(graphs)
+
+    def _share(self, graphs: Tensor) -> Batch:
+        """The part of a batch of graphs that this process takes."""
+        mine = graphs[self._processes.rank :: self._processes.size]
+        if len(mine):
+            return self._collator.batch(mine)
+        # More processes than graphs: this one takes part with a graph that does not count.
+        other = self._collator.batch(graphs[:1])
+        none = {part: torch.zeros_like(mask) for part, mask in other.masks.items()}
+        return replace(other, masks=none)
 
 
 class _Subgraphs(Dataset[Batch]):

@@ -6,6 +6,7 @@ import statistics
 import sys
 import time
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,14 @@ from dgl_deepgnn.files import new_folder
 from dgl_deepgnn.recipe import Recipe, load_recipe
 from dgl_deepgnn.training.folder import CheckpointFacts, RunFolder
 from dgl_deepgnn.training.plot import plot_losses
-from dgl_deepgnn.training.trainer import Step, Trainer, find_device, is_better
+from dgl_deepgnn.training.processes import ONE, Processes, join
+from dgl_deepgnn.training.trainer import (
+    DivergenceError,
+    Step,
+    Trainer,
+    find_device,
+    is_better,
+)
 
 __all__ = ["load_task", "plot_run", "summarize", "train"]
 
@@ -39,6 +47,10 @@ def train(
 ) -> RunFolder:
     """Train a recipe over all its seeds.
 
+    Started by ``torchrun``, several processes share the graphs of every batch (PyTorch's
+    DistributedDataParallel) and make the steps that one would make; the first one evaluates and
+    writes. They have to see the same disk.
+
     Parameters
     ----------
     recipe : Recipe, str or Path
@@ -49,7 +61,8 @@ def train(
         Continue in `output` after its last finished epoch. The weights are the same as those
         of a run that was never interrupted.
     device : str
-        ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...
+        ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ... Of several processes on ``"cuda"`` each has a
+        GPU of its own.
     progress : bool
         Whether to draw a progress bar.
     tensorboard : bool
@@ -67,7 +80,7 @@ def train(
     ------
     UserError
         If the folder exists (or, to resume, does not), the device is not there, the loss stops
-        being finite, or the data would run code that is not allowed.
+        being finite, the data would run code that is not allowed, or another process has ended.
 
     Examples
     --------
@@ -83,27 +96,76 @@ def train(
     target_device = find_device(device)
     if tensorboard:
         _summary_writer()
-    data = load_task(recipe, allow_code)
-    if resume:
-        if output is None:
-            raise UserError("To resume, say which run folder.")
-        folder = RunFolder.open(Path(output), data, "training")
-        if folder.recipe != recipe:
-            raise UserError(f"{output} was started with another recipe: see its recipe.yaml.")
-    else:
-        # Whatever is wrong with the recipe shows before the folder is made.
-        Trainer(recipe, data, recipe.seeds[0], target_device)
-        path = Path(output) if output is not None else new_folder(Path("runs"), recipe.name)
-        folder = RunFolder.create(path, recipe, data, device)
-    if progress:
-        print(f"Run folder: {folder.path}", file=sys.stderr)
-    with folder.locked(), torch.random.fork_rng():
-        for seed in recipe.seeds:
-            if folder.result(seed) is None:
-                _train_seed(folder, data, seed, target_device, progress, tensorboard)
-            (folder.seed_folder(seed) / CHECKPOINT).unlink(missing_ok=True)
-        _finish(folder, data)
+    with join() as processes, torch.random.fork_rng():
+        target_device = processes.device(target_device)
+        if processes.rank:
+            return _follow(processes, recipe, target_device, allow_code)
+        data = load_task(recipe, allow_code)
+        folder = _folder(recipe, data, output, resume, device, target_device, processes)
+        if progress:
+            print(f"Run folder: {folder.path}", file=sys.stderr)
+        processes.share(folder.path)
+        with folder.locked():
+            for seed in recipe.seeds:
+                if folder.result(seed) is None:
+                    _train_seed(folder, data, seed, target_device, progress, tensorboard, processes)
+                (folder.seed_folder(seed) / CHECKPOINT).unlink(missing_ok=True)
+            _finish(folder, data)
+        processes.share(None)
     return folder
+
+
+def _folder(
+    recipe: Recipe,
+    data: TaskData,
+    output: Path | str | None,
+    resume: bool,
+    device: str,
+    target_device: torch.device,
+    processes: Processes,
+) -> RunFolder:
+    """Open the folder to resume, or make a new one."""
+    if not resume:
+        # Whatever is wrong with the recipe shows before the folder is made.
+        Trainer(recipe, data, recipe.seeds[0], target_device, processes)
+        path = Path(output) if output is not None else new_folder(Path("runs"), recipe.name)
+        more: dict[str, Any] = {} if processes.size == 1 else {"processes": processes.size}
+        return RunFolder.create(path, recipe, data, device, **more)
+    if output is None:
+        raise UserError("To resume, say which run folder.")
+    folder = RunFolder.open(Path(output), data, "training")
+    if folder.recipe != recipe:
+        raise UserError(f"{output} was started with another recipe: see its recipe.yaml.")
+    before = folder.facts.get("processes", 1)
+    if before != processes.size:
+        warnings.warn(
+            f"Number of processes: {before} when {output} was started, now {processes.size}. The "
+            "weights will not be those of a run that was never interrupted.",
+            stacklevel=3,
+        )
+    return folder
+
+
+def _follow(
+    processes: Processes, recipe: Recipe, device: torch.device, allow_code: bool
+) -> RunFolder:
+    """Train beside the first process, which says which seed, from which state, and how long."""
+    path = processes.share()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the first process has said it
+        data = load_task(recipe, allow_code)
+    while (start := processes.share()) is not None:
+        seed, state = start
+        trainer = Trainer(recipe, data, seed, device, processes)
+        trainer.load_state(*state)
+        try:
+            while processes.share():
+                trainer.run_epoch()
+        except DivergenceError:  # that of all: the first process reports it, and ends
+            with suppress(RuntimeError, UserError):
+                processes.share()
+            sys.exit(2)
+    return RunFolder.open(path)
 
 
 def load_task(recipe: Recipe, allow_code: bool = False) -> TaskData:
@@ -153,13 +215,16 @@ def _train_seed(
     device: torch.device,
     progress: bool,
     tensorboard: bool,
+    processes: Processes = ONE,
 ) -> None:
     recipe, place = folder.recipe, folder.seed_folder(seed)
     place.mkdir(exist_ok=True)
-    trainer, best, seconds = Trainer(recipe, data, seed, device), Best(), 0.0
+    trainer, best, seconds = Trainer(recipe, data, seed, device, processes), Best(), 0.0
     checkpoint = f"{place.name}/{CHECKPOINT}"
     if (place / CHECKPOINT).exists():
         seconds = restore(folder, checkpoint, trainer, best)
+    if processes.size > 1:
+        processes.share((seed, trainer.state()))
     # Epochs after the checkpoint are trained again: their lines go.
     folder.write_metrics(seed, folder.metrics(seed, trainer.epoch))
     writer = _summary_writer()(str(place)) if tensorboard else None
@@ -179,6 +244,7 @@ def _train_seed(
             trainer.epoch % every or trainer.epoch - best.facts["epoch"] < patience
         ):
             start = time.perf_counter()
+            processes.share(True)
             steps = trainer.run_epoch()
             spent = time.perf_counter() - start
             metrics = None
@@ -197,6 +263,7 @@ def _train_seed(
             if writer is not None:
                 _write_events(writer, line)
             bar.update()
+    processes.share(False)
     result = {
         "seed": seed,
         "best_epoch": best.facts["epoch"],

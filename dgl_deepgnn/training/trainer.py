@@ -16,6 +16,7 @@ from dgl_deepgnn.data import (
     class_weights,
     evaluate_metrics,
     loss_function,
+    loss_weight,
     main_metric,
 )
 from dgl_deepgnn.errors import DGLError, UserError
@@ -23,6 +24,7 @@ from dgl_deepgnn.nn import DeepGNN, create_model
 from dgl_deepgnn.optim import param_groups
 from dgl_deepgnn.recipe import ModelSection, OptimizerSection, Recipe
 from dgl_deepgnn.training.batches import Batch, Batches
+from dgl_deepgnn.training.processes import ONE, Processes
 
 __all__ = ["DivergenceError", "Step", "Trainer", "build_model", "find_device", "score"]
 
@@ -96,25 +98,42 @@ class Trainer:
         used; :meth:`state` holds it.
     device : torch.device
         Where to train.
+    processes : Processes
+        Those that train together, each with a trainer of its own: each takes its share of every
+        batch, and the steps are those that one process would make of the whole.
     """
 
     def __init__(
-        self, recipe: Recipe, data: TaskData, seed: int, device: torch.device | None = None
+        self,
+        recipe: Recipe,
+        data: TaskData,
+        seed: int,
+        device: torch.device | None = None,
+        processes: Processes = ONE,
     ) -> None:
         device = device or torch.device("cpu")
-        self.recipe, self.seed = recipe, seed
+        if processes.size > 1 and recipe.model.norm_layer == "batch":
+            raise UserError(
+                "model.norm_layer batch takes its statistics over a whole batch, of which each of "
+                f"{processes.size} processes sees a part. Use norm_layer layer or none, or one "
+                "process."
+            )
+        self.recipe, self.seed, self.processes = recipe, seed, processes
         self.target = data.target
         torch.manual_seed(seed)
         # Drawn on the CPU, so that a seed means the same weights on every device.
         self.model = build_model(recipe.model, data).to(device)
         self.order = torch.Generator().manual_seed(seed)
         split = seed % len(data.splits)
-        self.batches = Batches(data, split, self.model, recipe.training.batching, device)
+        batching = recipe.training.batching
+        self.batches = Batches(data, split, self.model, batching, device, processes)
+        self._replica: nn.Module | None = None
         weights = None
         if recipe.training.class_weights == "balanced":
             labels = data.labels[data.splits[split]["train"]]
             weights = class_weights(labels, data.target, data.num_outputs).to(device)
         self.loss = loss_function(data.target, weights)
+        self._class_weight = weights
         self.optimizer = make_optimizer(recipe.optimizer, self.model)
         self._rates = [group["lr"] for group in self.optimizer.param_groups]
         per_epoch = self.batches.steps_per_epoch
@@ -138,30 +157,31 @@ class Trainer:
             If the loss is not finite; the message names step and layer.
         """
         self.model.train()
+        if self._replica is None:
+            self._replica = self.processes.replicate(self.model)
+        self.processes.reseed(self.seed, self.epoch)
         steps: list[Step] = []
         for batch in self.batches.training(self.order):
             if self.step == self.total_steps:
                 break
             start = time.perf_counter()
             try:
-                loss = self._train_on(batch)
+                loss, nodes = self._train_on(batch)
             except DivergenceError as error:
                 error.steps = steps
                 raise
-            steps.append(Step(loss, time.perf_counter() - start, batch.num_nodes))
+            steps.append(Step(loss, time.perf_counter() - start, nodes))
             self.step += 1
         self.epoch += 1
         return steps
 
-    def _train_on(self, batch: Batch) -> float:
+    def _train_on(self, batch: Batch) -> tuple[float, int]:
         factor = self._schedule()
         self.lr = self.recipe.optimizer.lr * factor
         for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
             group["lr"] = rate * factor
         self.optimizer.zero_grad()
-        mask = batch.masks["train"]
-        loss = self.loss(batch.scores(self.model)[mask], batch.labels[mask])
-        value = loss.item()
+        loss, value, nodes = self._loss(batch)
         if not math.isfinite(value):
             where = self._explain_divergence(batch)
             raise DivergenceError(f"The training loss is {value} at step {self.step + 1} {where}")
@@ -169,7 +189,24 @@ class Trainer:
         if self.recipe.optimizer.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.optimizer.clip_norm)
         self.optimizer.step()
-        return value
+        return value, nodes
+
+    def _loss(self, batch: Batch) -> tuple[Tensor, float, int]:
+        """Loss to differentiate, and value and nodes of the whole batch, of all processes."""
+        assert self._replica is not None
+        mask = batch.masks["train"]
+        scores = self._replica(batch.operator, batch.feat, edge_feat=batch.edge_feat)[mask]
+        labels = batch.labels[mask]
+        if self.processes.size == 1:
+            loss = self.loss(scores, labels)
+            return loss, loss.item(), batch.num_nodes
+        # The mean over all items is that of the shares' means, each by its weight.
+        weight = loss_weight(self.target, labels, self._class_weight)
+        loss = self.loss(scores, labels) * weight if len(labels) else scores.sum() * 0
+        sums = torch.tensor([loss.item(), weight, batch.num_nodes], dtype=torch.float64)
+        total, weights, nodes = self.processes.sum(sums).tolist()
+        # The gradients of the processes are averaged, not added.
+        return loss * (self.processes.size / weights), total / weights, int(nodes)
 
     def _schedule(self) -> float:
         schedule = self.recipe.schedule

@@ -116,7 +116,7 @@ def test_reasons_read_as_sentences() -> None:
 @pytest.mark.parametrize("cached", [False, True])
 def test_a_cached_layer_does_not_keep_what_the_probe_showed_it(cached: bool) -> None:
     graph = GRAPHS["undirected"]()
-    layers = [dgl.nn.SGConv(WIDTH, WIDTH, 2, cached), nn.ReLU(), nn.Linear(WIDTH, WIDTH)]
+    layers = [dgl.nn.SGConv(WIDTH, WIDTH, 1, cached), nn.ReLU(), nn.Linear(WIDTH, WIDTH)]
     feat = torch.randn(graph.num_nodes(), WIDTH)
 
     class Model(nn.Module):
