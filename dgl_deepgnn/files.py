@@ -40,6 +40,7 @@ __all__ = [
     "read_limited",
     "read_lines",
     "read_plain",
+    "remove",
     "save_tensors",
     "write_figure",
     "write_json",
@@ -56,6 +57,7 @@ KEY = "checksum"
 BLANK = "0" * 64
 _CHECKSUM = re.compile(KEY.encode() + rb'\\?": ?\\?"([0-9a-f]{64})\\?"')
 _SEARCHED = 128  # the checksum is the first key of the first object
+_OWNER = re.compile(r"-([0-9]{1,9})-[0-9]+\.tmp$")
 _HERE = f"{zlib.crc32(platform.node().encode()):08x}"
 _count = itertools.count()
 _Parts = tuple["bytes | memoryview", ...]
@@ -94,10 +96,13 @@ def read_plain(path: Path) -> bytes:
     ------
     OSError
         If it cannot be opened.
-    UserError
+    DamagedError
         If it is a folder, device or pipe.
     """
-    return read_limited(path, path.stat().st_size)
+    try:
+        return read_limited(path, path.stat().st_size)
+    except UserError as error:
+        raise DamagedError(str(error)) from None
 
 
 # --- whole or not at all ---
@@ -107,7 +112,7 @@ def read_plain(path: Path) -> bytes:
 def open_whole(path: Path) -> Iterator[BinaryIO]:
     """Open a file to be written bit by bit; it stands at `path` once the block has ended."""
     with _named(path), _temporary(path) as temporary:
-        with open(temporary, "wb") as file:
+        with open(temporary, "xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -188,13 +193,15 @@ def _exists(path: Path, advice: str) -> UserError:
 def _temporary(path: Path) -> Iterator[Path]:
     """A name beside `path`, gone afterwards; what killed processes have left there goes, too."""
     for leftover in path.parent.glob(f".{glob.escape(path.name)}.{_HERE}-*.tmp"):
-        if not _lives(int(leftover.name.split("-")[-2])):
-            _remove(leftover)
+        owner = _OWNER.search(leftover.name)
+        if owner and not _lives(int(owner[1])):
+            remove(leftover)
     temporary = path.with_name(f".{path.name}.{_HERE}-{os.getpid()}-{next(_count)}.tmp")
+    remove(temporary)  # of a killed process that had the same number
     try:
         yield temporary
     finally:
-        _remove(temporary)
+        remove(temporary)
 
 
 def _lives(process: int) -> bool:
@@ -207,8 +214,9 @@ def _lives(process: int) -> bool:
     return True
 
 
-def _remove(path: Path) -> None:
-    if path.is_dir():
+def remove(path: Path) -> None:
+    """Remove a file or folder if it is there; of a link the link, not where it leads."""
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)

@@ -231,3 +231,27 @@ def test_a_limited_read_is_all_or_an_error(tmp_path: Path) -> None:
         read_limited(tmp_path / "pipe", 10)
     with pytest.raises(FileNotFoundError):
         read_limited(tmp_path / "absent", 10)
+
+
+def test_names_like_leftovers_that_no_process_has_made_stay(tmp_path: Path) -> None:
+    here = files._HERE
+    names = [f".a.json.{here}-{middle}.tmp" for middle in ("x-0", "9" * 30 + "-0", "-0", "٣-0", "")]
+    for name in names:
+        (tmp_path / name).touch()
+    write_json(tmp_path / "a.json", {})
+    assert {path.name for path in tmp_path.iterdir()} == {*names, "a.json"}
+
+
+def test_a_link_among_leftovers_goes_and_where_it_leads_stays(tmp_path: Path) -> None:
+    """Also one with this process's own number: another process had it before."""
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    (kept / "x").write_text("mine")
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    (tmp_path / f".a.{files._HERE}-{gone.pid}-0.tmp").symlink_to(kept)
+    number = next(files._count) + 1
+    (tmp_path / f".a.{files._HERE}-{os.getpid()}-{number}.tmp").symlink_to(kept / "x")
+    write_text(tmp_path / "a", "new")
+    assert {path.name for path in tmp_path.iterdir()} == {"kept", "a"}
+    assert (kept / "x").read_text() == "mine"

@@ -245,7 +245,7 @@ class _Trials:
         self.folder, self.data, self.device, self.arms = folder, data, device, arms
         self.spec = folder.recipe.speedup
         self.targets = [share * chance for share in self.spec.targets]
-        (folder.path / "trials").mkdir(exist_ok=True)
+        folder.make("trials")
         count = len(arms) * (len(self.spec.learning_rates) + len(self.spec.seeds))
         self.bar = tqdm(total=count * self.spec.steps, unit="step", disable=not progress)
 

@@ -8,11 +8,18 @@ import platform
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import torch
 from filelock import FileLock, Timeout
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from torch import Tensor
 
 import dgl_deepgnn
@@ -47,6 +54,14 @@ class _Content(BaseModel):
     model_config = ConfigDict(strict=True, extra="allow")
 
 
+class TuningFacts(_Content):
+    """Size of the networks that a tuning compares, and its seeds."""
+
+    num_layers: int = Field(ge=1, le=10**5)
+    hidden_feats: int = Field(ge=1, le=10**6)
+    seeds: list[Annotated[int, Field(ge=0, lt=2**64)]] = Field(min_length=1, max_length=1000)
+
+
 class RunFacts(_Content):
     """Of ``run.json``."""
 
@@ -58,6 +73,14 @@ class RunFacts(_Content):
     device: str
     threads: int
     ablation: bool = False
+    tuning: TuningFacts | None = Field(None, validate_default=True)
+
+    @field_validator("tuning")
+    @classmethod
+    def _check(cls, tuning: TuningFacts | None, info: ValidationInfo) -> TuningFacts | None:
+        if (info.data.get("kind") == "tuning") != (tuning is not None):
+            raise ValueError("a tuning has settings, nothing else has them")
+        return tuning
 
 
 class EpochFacts(_Content):
@@ -234,6 +257,14 @@ class RunFolder:
             recipe = load_recipe(path / RECIPE)
         except UserError as error:
             raise UserError(f"{path} is not a run folder that can be used here: {error}") from None
+        size = facts.get("tuning")
+        if size and any(
+            size[key] > getattr(recipe.model, key) for key in ("num_layers", "hidden_feats")
+        ):
+            raise DamagedError(
+                f"{path / FACTS} is damaged: a tuning's network is not larger than the recipe's. "
+                f"{advice}"
+            )
         if kind not in (None, facts["kind"]):
             raise UserError(f"{path} holds a {facts['kind']}, not a {kind}.")
         if data is not None and facts["fingerprint"] != data.fingerprint():
@@ -272,6 +303,26 @@ class RunFolder:
     def seed_folder(self, seed: int) -> Path:
         """Folder of one seed."""
         return self.path / f"seed-{seed}"
+
+    def make(self, name: str) -> None:
+        """Make a folder within, if it is not there.
+
+        Raises
+        ------
+        DamagedError
+            If something else is in its place: a link would lead out of the folder.
+        """
+        place = self.path / name
+        try:
+            place.mkdir(exist_ok=True)
+            fits = not place.is_symlink()
+        except FileExistsError:
+            fits = False
+        if not fits:
+            raise DamagedError(
+                f"{place} is {'a link' if place.is_symlink() else 'a file'}, where the run has a "
+                f"folder of its own. Move it away, and continue with {self._resume}."
+            )
 
     def write(self, name: str, content: Mapping[str, Any]) -> None:
         """Write a JSON file of the folder."""
@@ -339,11 +390,14 @@ class RunFolder:
         except OSError as error:
             raise self.damaged(name, error.strerror or str(error)) from None
 
+    @property
+    def _resume(self) -> str:
+        command = COMMANDS.get(self.facts["kind"], "train")
+        return f"`dgl-deepgnn {command} --resume {self.path}`"
+
     def _advice(self, name: str) -> str:
         """What is left to do if a file is damaged."""
-        command = COMMANDS.get(self.facts["kind"], "train")
-        resume = f"`dgl-deepgnn {command} --resume {self.path}`"
-        part = name.partition("/")[0]
+        resume, part = self._resume, name.partition("/")[0]
         if part.startswith("seed-"):
             return (
                 f"Restore it from a copy, or delete the folder {self.path / part}: {resume} trains "
@@ -366,14 +420,18 @@ def _validate(file: Path, kind: type[BaseModel], content: Any) -> dict[str, Any]
     try:
         kind.model_validate(content)
     except ValidationError as error:
-        keys = ", ".join(".".join(map(str, detail["loc"])) for detail in error.errors())
-        raise DamagedError(f"{file} is damaged: it lacks or has unfit values of {keys}.") from None
+        keys = [".".join(map(str, detail["loc"])) for detail in error.errors()]
+        raise DamagedError(
+            f"{file} is damaged: it lacks or has unfit values of {', '.join(keys[:10])[:1000]}."
+        ) from None
     return content
 
 
 def _identity(recipe: str, facts: dict[str, Any]) -> str:
-    digest = hashlib.sha256(json.dumps([recipe, facts["kind"], facts["fingerprint"]]).encode())
-    return digest.hexdigest()
+    parts = [recipe, facts["kind"], facts["fingerprint"]]
+    if facts.get("tuning") is not None:  # of one recipe and data there are tunings of every size
+        parts.append({key: facts["tuning"][key] for key in TuningFacts.model_fields})
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def environment(device: str) -> dict[str, Any]:

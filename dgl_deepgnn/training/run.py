@@ -107,6 +107,7 @@ def train(
         processes.share(folder.path)
         with folder.locked():
             for seed in recipe.seeds:
+                folder.make(f"seed-{seed}")
                 if folder.result(seed) is None:
                     _train_seed(folder, data, seed, target_device, progress, tensorboard, processes)
                 (folder.seed_folder(seed) / CHECKPOINT).unlink(missing_ok=True)

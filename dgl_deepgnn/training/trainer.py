@@ -280,7 +280,13 @@ class Trainer:
         return tensors, {"epoch": self.epoch, "step": self.step}
 
     def load_state(self, tensors: dict[str, Tensor], counters: dict[str, Any]) -> None:
-        """Continue from what :meth:`state` returned."""
+        """Continue from what :meth:`state` returned.
+
+        Raises
+        ------
+        LookupError, RuntimeError, TypeError, ValueError
+            If that was of another model or optimizer.
+        """
         groups: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}, "random": {}}
         for key, value in tensors.items():
             group, _, name = key.partition(".")
@@ -292,6 +298,10 @@ class Trainer:
             index, _, name = key.partition(".")
             state.setdefault(int(index), {})[name] = value
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
+        for parameter, entries in self.optimizer.state.items():
+            for name, value in entries.items():
+                if value.dim() and value.shape != parameter.shape:
+                    raise ValueError(f"{name} of the optimizer has shape {tuple(value.shape)}")
         torch.set_rng_state(groups["random"]["torch"])
         self.order.set_state(groups["random"]["order"])
         if "cuda" in groups["random"] and torch.cuda.is_available():

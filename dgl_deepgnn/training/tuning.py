@@ -7,9 +7,10 @@ import sys
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field
 from tqdm import tqdm
 
 from dgl_deepgnn.data import TaskData
@@ -32,6 +33,22 @@ KEPT = 3
 ROUNDS = 3
 MAX_WIDENINGS = 4
 """Learning rates that are tried beyond the grid at most, if its edge is the best."""
+MAX_SEEDS = 1000
+
+Epoch = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,18}$")]
+Loss = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class TuningTrial(BaseModel):
+    """Header of a trial's file: where it stands, and its validation losses so far.
+
+    The loss of the epoch in which it diverged is None.
+    """
+
+    model_config = ConfigDict(strict=True)
+
+    counters: dict[str, Annotated[int, Field(ge=0)]]
+    val_loss: dict[Epoch, Loss | None] = Field(min_length=1)
 
 
 def tune(
@@ -116,6 +133,8 @@ def tune(
         ):
             if value < 1:
                 raise UserError(f"{name} must be at least 1, got {value}.")
+        if seeds > MAX_SEEDS:
+            raise UserError(f"seeds must be at most {MAX_SEEDS:,}, got {seeds}.")
         size = {
             "num_layers": recipe.model.num_layers
             if recipe.model.residual is None
@@ -168,7 +187,7 @@ class _Tuning:
             f"trains {large.total_steps * len(folder.recipe.seeds):,} steps of {_size(large)}."
         )
         self.progress = progress
-        (folder.path / "trials").mkdir(exist_ok=True)
+        folder.make("trials")
 
     @staticmethod
     def check(
@@ -253,10 +272,18 @@ class _Tuning:
         losses: dict[str, float | None] = {}
         trainer = self._trainer(rate, seed)
         if (self.folder.path / name).exists():
-            tensors, facts = self.folder.load(name)
+            tensors, facts = self.folder.load(name, TuningTrial)
             losses = facts["val_loss"]
-            if None not in losses.values():
-                trainer.load_state(tensors, facts["counters"])
+            fits = min(map(int, losses)) <= epochs
+            if fits and None not in losses.values():
+                try:
+                    trainer.load_state(tensors, facts["counters"])
+                    fits = trainer.epoch == max(map(int, losses))
+                    fits = fits and trainer.step <= trainer.total_steps
+                except (LookupError, RuntimeError, TypeError, ValueError):
+                    fits = False
+            if not fits:
+                raise self.folder.damaged(name, "it is not of this tuning")
         started = trainer.epoch
         every = trainer.recipe.training.evaluate_every
         if None not in losses.values() and started < epochs:
