@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import isfinite
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +18,7 @@ from torch import Tensor
 
 import dgl_deepgnn
 from dgl_deepgnn.data import TaskData
-from dgl_deepgnn.files import save_tensors, write_json, write_text
+from dgl_deepgnn.files import remove, save_tensors, write_json, write_text
 from dgl_deepgnn.hub.card import model_card
 from dgl_deepgnn.hub.config import (
     CONFIG_FORMAT,
@@ -39,9 +40,10 @@ from dgl_deepgnn.hub.index import (
     FileFacts,
     Index,
     Ratio,
-    read_json,
+    check_file,
 )
 from dgl_deepgnn.hub.origin import check_fingerprint, load_trained_data
+from dgl_deepgnn.hub.published import SPEEDUP, read_record
 from dgl_deepgnn.hub.store import INDEX, OLD, FolderZoo, open_zoo
 from dgl_deepgnn.recipe import Recipe, list_recipes, load_recipe
 from dgl_deepgnn.speedup.record import Comparison
@@ -131,7 +133,7 @@ def publish(
         write_json(staging / CONFIG, config.model_dump(mode="json"))
         write_json(staging / METRICS, metrics)
         # Drawn anew from what carries a checksum, rather than copied.
-        write_json(staging / "speedup.json", speedups)
+        write_json(staging / SPEEDUP, speedups)
         write_text(staging / "speedup.csv", speedup_csv(speedups))
         plot_speedup(staging / "speedup.png", speedups)
         plot_run(staging / "loss.png", folder)
@@ -144,7 +146,8 @@ def refresh(name: str, zoo: str | Path | None = None, *, data: TaskData | None =
     """Write the config and the card of a published model anew, as this version writes them.
 
     A config of version 0.1 says nothing of what was done to raw graphs and of the range of the
-    features: this adds it. Weights and results stay; the metric is computed anew first.
+    features: this adds it. Weights and results stay; the metric is computed anew first. What lies
+    in the model's folder beside the files that the index lists is not kept.
 
     Parameters
     ----------
@@ -167,20 +170,26 @@ def refresh(name: str, zoo: str | Path | None = None, *, data: TaskData | None =
         or does not give the recorded metric.
     """
     target = _folder_to_write(zoo)
-    old = target.fetch(name)
+    entry = target.index().entry(name, target.location)
+    old = target.fetch(name, [*entry.files, CONFIG, METRICS, SPEEDUP, WEIGHTS])
     config = read_config(old / CONFIG)
     if data is None:
         data = load_trained_data(config)
     check_fingerprint(config, data)
-    metrics, speedups = (read_json(old / file) for file in (METRICS, "speedup.json"))
+    metrics, speedups = read_record(old, config.weights.seed)
     _reproduce(config, old, data, metrics)
-    facts = data_facts(data, config.data.options, config.data.fingerprint)
-    record = {"features": facts.features, "preparation": facts.preparation}
+    # Of its arguments the card tells those, too, that the config leaves to the constructor.
+    config.model.arguments = load_model(config, old / WEIGHTS).config
+    found = data_facts(data, config.data.options, config.data.fingerprint)
+    record = {"features": found.features, "preparation": found.preparation}
     config.data = config.data.model_copy(update=record)
     config.format = CONFIG_FORMAT
     with _locked(target), _staging(target.path / f"{STAGING}{name}") as staging:
-        for file in target.fetch(name).iterdir():
-            shutil.copyfile(file, staging / file.name)
+        if target.index().models.get(name) != entry:
+            raise ZooError(f"{name} was published anew meanwhile. Refresh it again.")
+        for file, facts in entry.files.items():
+            shutil.copyfile(old / file, staging / file)
+            check_file(staging / file, facts)
         write_json(staging / CONFIG, config.model_dump(mode="json"))
         write_text(staging / "README.md", model_card(config, metrics, speedups))
         _swap_in(target, name, staging, make_entry(staging, config, metrics, speedups))
@@ -188,22 +197,31 @@ def refresh(name: str, zoo: str | Path | None = None, *, data: TaskData | None =
 
 
 def make_entry(folder: Path, config: Config, metrics: dict[str, Any], speedups: Any) -> Entry:
-    """Index entry of a folder with its files."""
+    """Index entry of a folder with its files.
+
+    Raises
+    ------
+    ZooError
+        If a name or number is not one that an index may hold.
+    """
     test = metrics["test"][metrics["metric"]]
-    return Entry(
-        files={file.name: FileFacts.of(file) for file in sorted(folder.iterdir())},
-        architecture=config.model.name,
-        depth=config.model.arguments["num_layers"],
-        parameters=metrics["parameters"],
-        data=config.data.name,
-        metric=metrics["metric"],
-        **test,
-        target_share=speedups["target_shares"][0],
-        speedup={
-            pair.removeprefix(f"{PRINCIPLED} "): Ratio(**ratios[0])
-            for pair, ratios in speedups["speedups"].items()
-        },
-    )
+    try:
+        return Entry(
+            files={file.name: FileFacts.of(file) for file in sorted(folder.iterdir())},
+            architecture=config.model.name,
+            depth=config.model.arguments["num_layers"],
+            parameters=metrics["parameters"],
+            data=config.data.name,
+            metric=metrics["metric"],
+            **{key: test[key] for key in ("mean", "std", "n")},
+            target_share=speedups["target_shares"][0],
+            speedup={
+                pair.removeprefix(f"{PRINCIPLED} "): Ratio(**ratios[0])
+                for pair, ratios in speedups["speedups"].items()
+            },
+        )
+    except ValidationError as error:
+        raise ZooError(f"{config.name} cannot be published: {explain(error)}.") from None
 
 
 def _folder_to_write(zoo: str | Path | None) -> FolderZoo:
@@ -286,6 +304,14 @@ def _finished(run: RunFolder) -> dict[str, Any]:
         )
     summary = run.read("summary.json", Summary)
     tests = [result["test"] for result in results if result]
+    for seed, test in zip(run.recipe.seeds, tests, strict=True):
+        for metric, value in test.items():
+            if not isfinite(value):
+                raise ZooError(
+                    f"The run {run.path} cannot be published: the test {metric} of seed {seed} is "
+                    "undefined (as where all items are of one class, or there is only one). Train "
+                    "with a split on which it is defined."
+                )
     agree = (
         summary["seeds"] == results
         and summary["best_seed"] in run.recipe.seeds
@@ -406,7 +432,7 @@ def _staging(path: Path) -> Iterator[Path]:
     try:
         yield path
     finally:
-        shutil.rmtree(path, ignore_errors=True)
+        remove(path)
 
 
 def _swap_in(zoo: FolderZoo, name: str, staging: Path, entry: Entry) -> None:
@@ -414,29 +440,29 @@ def _swap_in(zoo: FolderZoo, name: str, staging: Path, entry: Entry) -> None:
     for path in (*staging.iterdir(), staging):
         _sync(path)
     place, old = zoo.path / name, zoo.path / f"{OLD}{name}"
-    if place.exists():
+    if os.path.lexists(place):
         os.rename(place, old)
     os.rename(staging, place)
     _sync(zoo.path)
     index = zoo.index()
     write_text(zoo.path / INDEX, Index(models={**index.models, name: entry}).dump())
     _sync(zoo.path)
-    shutil.rmtree(old, ignore_errors=True)
+    remove(old)
 
 
 def _recover(zoo: FolderZoo) -> None:
     """Finish or undo what a crash has left; the zoo is locked."""
     for leftover in zoo.path.glob(f"{STAGING}*"):
-        shutil.rmtree(leftover)
+        remove(leftover)
     models = zoo.index().models
     for old in zoo.path.glob(f"{OLD}*"):
         name = old.name.removeprefix(OLD)
         entry = models.get(name)
         if entry and all(facts.match(old / file) for file, facts in entry.files.items()):
-            shutil.rmtree(zoo.path / name, ignore_errors=True)
+            remove(zoo.path / name)
             os.rename(old, zoo.path / name)
         else:
-            shutil.rmtree(old)
+            remove(old)
 
 
 def _sync(path: Path) -> None:

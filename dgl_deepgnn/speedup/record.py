@@ -7,11 +7,11 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 from tqdm import tqdm
 
@@ -55,10 +55,13 @@ class Trial(_Facts):
         return float(np.mean(self.losses)) if len(self.losses) == budget else math.inf
 
 
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
 class ArmFacts(_Facts):
     """What is kept of an arm: a list a target, or a value a seed."""
 
-    lr: float
+    lr: Positive
     steps: list[list[int | None]]
     seconds: list[list[float | None]]
     mean_loss: list[float | None]
@@ -74,18 +77,40 @@ class RatioFacts(_Facts):
     high: float | None
     bound: Literal["lower", "upper"] | None
 
+    @model_validator(mode="after")
+    def _check(self) -> RatioFacts:
+        if len({number is None for number in (self.ratio, self.low, self.high)}) > 1:
+            raise ValueError("ratio, low and high are all numbers or all null")
+        return self
+
 
 class Comparison(_Facts):
     """What ``speedup.json`` has to hold at least."""
 
     recipe: str
-    budget: int
-    targets: list[float]
-    target_shares: list[float]
-    seeds: list[int]
+    budget: int = Field(ge=1, le=10**6)
+    targets: list[Positive] = Field(min_length=1)
+    target_shares: list[Positive]
+    seeds: list[int] = Field(min_length=1)
     metric: str
-    arms: dict[str, ArmFacts]
+    arms: dict[str, ArmFacts] = Field(min_length=1)
     speedups: dict[str, list[RatioFacts]]
+
+    @model_validator(mode="after")
+    def _check(self) -> Comparison:
+        counts = [len(self.target_shares), *map(len, self.speedups.values())]
+        if set(counts) != {len(self.targets)}:
+            raise ValueError("there is not one value for every target")
+        for arm in self.arms.values():
+            if not len(arm.steps) == len(arm.seconds) == len(self.targets):
+                raise ValueError("an arm has not one list for every target")
+            counts = [len(arm.mean_loss), len(arm.score), len(arm.losses)]
+            counts += [*map(len, arm.steps), *map(len, arm.seconds)]
+            if set(counts) != {len(self.seeds)}:
+                raise ValueError("an arm has not one value for every seed")
+            if any(len(losses) > self.budget for losses in arm.losses):
+                raise ValueError("an arm has more losses than the budget has steps")
+        return self
 
 
 def arms_of(recipe: Recipe, ablation: bool = False) -> dict[str, dict[str, Any]]:

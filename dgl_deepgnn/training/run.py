@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import sys
 import time
@@ -190,8 +191,10 @@ def load_task(recipe: Recipe, allow_code: bool = False) -> TaskData:
 
 
 def summarize(values: list[float]) -> dict[str, Any]:
-    """Mean, standard deviation (of the sample) and number of values."""
-    spread = statistics.stdev(values) if len(values) > 1 else None
+    """Mean, standard deviation (of the sample) and number of values; NaN of what is undefined."""
+    spread = None
+    if len(values) > 1:
+        spread = statistics.stdev(values) if all(map(math.isfinite, values)) else math.nan
     return {"mean": statistics.fmean(values), "std": spread, "n": len(values)}
 
 
@@ -219,7 +222,6 @@ def _train_seed(
     processes: Processes = ONE,
 ) -> None:
     recipe, place = folder.recipe, folder.seed_folder(seed)
-    place.mkdir(exist_ok=True)
     trainer, best, seconds = Trainer(recipe, data, seed, device, processes), Best(), 0.0
     checkpoint = f"{place.name}/{CHECKPOINT}"
     if (place / CHECKPOINT).exists():

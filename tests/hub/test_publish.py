@@ -21,11 +21,12 @@ from dgl_deepgnn.hub import (
     list_pretrained,
     publish,
     publishing,
+    refresh,
 )
 from dgl_deepgnn.hub.config import read_config
 from dgl_deepgnn.hub.index import FileFacts, Index
 from dgl_deepgnn.recipe import load_recipe
-from dgl_deepgnn.training import RunFolder
+from dgl_deepgnn.training import RunFolder, train
 
 NAME = "tiny.karate"
 FILES = {
@@ -283,7 +284,7 @@ class Crash(BaseException):
 
 def crash_at(monkeypatch: pytest.MonkeyPatch, function: str, call: int) -> None:
     """Die in the n-th call of a function; then neither clean up nor recover."""
-    owner = {"rename": os, "rmtree": shutil}.get(function, publishing)
+    owner = {"rename": os}.get(function, publishing)
     original, recover, remove = getattr(owner, function), publishing._recover, shutil.rmtree
     calls = 0
     dead = False
@@ -298,7 +299,7 @@ def crash_at(monkeypatch: pytest.MonkeyPatch, function: str, call: int) -> None:
 
     monkeypatch.setattr(owner, function, dying)
     monkeypatch.setattr(publishing, "_recover", lambda zoo: None if dead else recover(zoo))
-    if function != "rmtree":
+    if function != "remove":
         monkeypatch.setattr(shutil, "rmtree", lambda *a, **k: None if dead else remove(*a, **k))
 
 
@@ -310,7 +311,7 @@ def crash_at(monkeypatch: pytest.MonkeyPatch, function: str, call: int) -> None:
         ("model_card", 1, False),
         ("rename", 1, False),  # before the old entry is put aside, or the new one in place
         ("write_text", 2, False),  # before the index is written
-        ("rmtree", 1, True),  # before the old entry is removed
+        ("remove", 1, True),  # before the old entry is removed
     ],
 )
 def test_a_crash_leaves_the_old_zoo(
@@ -363,5 +364,145 @@ def test_another_network_needs_another_name(my_run: Path, tmp_path: Path) -> Non
     text = RunFolder.open(my_run).recipe.to_yaml()
     edit_recipe(my_run, f"{text}changed: [model.num_layers=3]\n")
     with pytest.raises(ZooError, match=r"another network .*num_layers=3 was set.*name=NAME"):
+        publish(my_run, zoo=tmp_path / "zoo")
+    assert not (tmp_path / "zoo").exists()
+
+
+# What others may have put into a zoo
+
+
+def stray(folder: Path, outside: Path) -> None:
+    """What an index does not list: a note, a name that none may have, a link, a folder, a pipe."""
+    outside.write_text("secret")
+    (folder / "notes.txt").write_text("x")
+    (folder / "a name").write_text("x")
+    (folder / "secret.txt").symlink_to(outside)
+    (folder / "sub").mkdir()
+    os.mkfifo(folder / "pipe")
+
+
+def test_only_listed_files_are_published_again(zoo: Path, tmp_path: Path) -> None:
+    stray(zoo / NAME, tmp_path / "secret")
+    refresh(NAME, zoo)
+    assert {path.name for path in (zoo / NAME).iterdir()} == FILES
+    assert set(Index.parse((zoo / "index.json").read_bytes(), "").models[NAME].files) == FILES
+    assert (tmp_path / "secret").read_text() == "secret"
+    assert evaluate(NAME, zoo)["agrees"]
+
+
+def test_a_model_that_is_published_anew_meanwhile_is_not_mixed_with_it(
+    run: Path, zoo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reproduce = publishing._reproduce
+
+    def publishing_anew(*arguments: Any) -> Any:
+        monkeypatch.setattr(publishing, "_reproduce", reproduce)
+        publish(run, zoo=zoo, replace=True, dtype="fp16")
+        return reproduce(*arguments)
+
+    monkeypatch.setattr(publishing, "_reproduce", publishing_anew)
+    with pytest.raises(ZooError, match="published anew meanwhile"):
+        refresh(NAME, zoo)
+    assert from_pretrained(NAME, zoo).pretrained["weights"]["dtype"] == "fp16"
+
+
+@pytest.mark.parametrize(
+    ("file", "change"),
+    [
+        ("metrics.json", lambda c: c.pop("test")),
+        ("metrics.json", lambda c: c.pop("metric")),
+        ("metrics.json", lambda c: c.pop("seeds")),
+        ("metrics.json", lambda c: c.pop("parameters")),
+        ("metrics.json", lambda c: c.pop("weights")),
+        ("metrics.json", lambda c: c.update(metric="mae")),
+        ("metrics.json", lambda c: c.update(metric=["roc_auc"])),
+        ("metrics.json", lambda c: c.update(seeds=[])),
+        ("metrics.json", lambda c: c.update(parameters=-1)),
+        ("metrics.json", lambda c: c.update(parameters=10**400)),
+        ("metrics.json", lambda c: c["test"]["roc_auc"].update(mean="high")),
+        ("metrics.json", lambda c: c["test"]["roc_auc"].update(mean=float("nan"))),
+        ("metrics.json", lambda c: c["test"].pop("roc_auc")),
+        ("metrics.json", lambda c: c["seeds"][0].pop("test")),
+        ("metrics.json", lambda c: c["seeds"][0]["test"].pop("roc_auc")),
+        ("metrics.json", lambda c: c["seeds"][0]["val"].update(roc_auc=None)),
+        ("metrics.json", lambda c: [result.update(seed=7) for result in c["seeds"]]),
+        ("metrics.json", lambda c: [result.update(seed=0) for result in c["seeds"]]),
+        ("metrics.json", lambda c: c["weights"].update(seed=7)),
+        ("metrics.json", lambda c: c["weights"]["test"].clear()),
+        ("speedup.json", lambda c: c.clear()),
+        ("speedup.json", lambda c: c.pop("arms")),
+        ("speedup.json", lambda c: c.update(arms=[])),
+        ("speedup.json", lambda c: c.update(targets=[], target_shares=[])),
+        ("speedup.json", lambda c: c.update(target_shares=[])),
+        ("speedup.json", lambda c: c.update(target_shares=["half"])),
+        ("speedup.json", lambda c: c.update(seeds=[])),
+        ("speedup.json", lambda c: c.update(budget=0)),
+        ("speedup.json", lambda c: c["arms"]["stock"].update(steps=[])),
+        ("speedup.json", lambda c: c["arms"]["stock"].update(lr=-1.0)),
+        ("speedup.json", lambda c: c["speedups"].update({"principled ": []})),
+        ("speedup.json", lambda c: c["speedups"].update({"\x1b[2J": c["speedups"].popitem()[1]})),
+        ("speedup.json", lambda c: c["speedups"]["principled vs stock"][0].update(ratio=1.0)),
+        ("config.json", lambda c: c["weights"].update(seed=7)),
+    ],
+    ids=lambda _: "case",
+)
+def test_a_record_that_makes_no_sense_is_not_refreshed(
+    file: str, change: Any, zoo: Path, reindex: Any
+) -> None:
+    edit(zoo / NAME / file, change)
+    reindex(zoo)
+    before = snapshot(zoo)
+    with pytest.raises(ZooError) as caught:
+        refresh(NAME, zoo)
+    assert NAME in str(caught.value)
+    assert snapshot(zoo) == before
+
+
+def test_arguments_that_a_config_leaves_out_are_the_constructor_s(zoo: Path, reindex: Any) -> None:
+    whole = (zoo / NAME / "README.md").read_text()
+    edit(zoo / NAME / "config.json", lambda c: [c["model"]["arguments"].pop("dropout")])
+    reindex(zoo)
+    refresh(NAME, zoo)
+    assert (zoo / NAME / "README.md").read_text() == whole
+
+
+@pytest.mark.parametrize("name", ["speedup.json", "config.json", "metrics.json"])
+def test_a_model_that_lacks_a_file_is_not_refreshed(name: str, zoo: Path) -> None:
+    edit(zoo / "index.json", lambda c: c["models"][NAME]["files"].pop(name))
+    with pytest.raises(ZooError, match=f"lists no file {name}"):
+        refresh(NAME, zoo)
+
+
+@pytest.mark.parametrize("name", [NAME, f".old-{NAME}", f".staging-{NAME}", ".old-x", ".staging-x"])
+@pytest.mark.parametrize("dangling", [True, False])
+def test_a_link_in_a_zoo_blocks_no_publishing(
+    name: str, dangling: bool, run: Path, zoo: Path, tmp_path: Path
+) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "mine").write_text("mine")
+    if name == NAME:
+        shutil.rmtree(zoo / NAME)
+    (zoo / name).symlink_to(outside / "absent" if dangling else outside)
+    for _ in range(2):
+        publish(run, zoo=zoo, replace=True)
+    assert {path.name for path in zoo.iterdir()} - {".lock"} == {NAME, "index.json"}
+    assert (outside / "mine").read_text() == "mine"
+    assert {path.name for path in outside.iterdir()} == {"mine"}
+    assert not (zoo / NAME).is_symlink() and evaluate(NAME, zoo)["agrees"]
+
+
+# Metrics that are not defined
+
+
+def test_a_run_whose_metric_is_undefined_is_not_called_damaged(
+    my_run: Path, tmp_path: Path
+) -> None:
+    for seed in (0, 1):
+        edit_run(
+            my_run, f"seed-{seed}/result.json", lambda c: c["test"].update(roc_auc=float("nan"))
+        )
+    train(RunFolder.open(my_run).recipe, my_run, resume=True, progress=False)
+    with pytest.raises(ZooError, match="the test roc_auc of seed 0 is undefined"):
         publish(my_run, zoo=tmp_path / "zoo")
     assert not (tmp_path / "zoo").exists()
