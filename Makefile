@@ -9,7 +9,12 @@ export DGLBACKEND := pytorch
 
 # What runs a second time, with imports of DGL blocked.
 WITHOUT_DGL := tests/test_graph.py tests/test_without_dgl.py tests/test_registry.py \
-	tests/data/test_hits.py tests/data/test_metrics.py tests/operator/test_schedule.py
+	tests/test_files.py tests/test_recipe.py tests/test_strict_yaml.py tests/test_wording.py \
+	tests/data/test_embedded.py tests/data/test_hits.py tests/data/test_long_range.py \
+	tests/data/test_metrics.py tests/data/test_tracks.py tests/data/test_trust.py \
+	tests/operator/test_schedule.py tests/init/test_activation.py tests/diagnostics/test_verdicts.py \
+	tests/training/test_folder.py tests/training/test_plot.py tests/training/test_trainer.py \
+	tests/speedup/test_record.py
 # What a PyTorch may break.
 CORE := nn operator training data hub init
 
@@ -21,7 +26,7 @@ train: .venv/installed
 
 test: .venv/installed
 	$(BIN)/python -m pytest -n 2 -p tests.row
-	$(BIN)/python -m pytest -q -p tests.without_dgl $(WITHOUT_DGL)
+	$(BIN)/python -m pytest -q -n 2 -p tests.without_dgl $(WITHOUT_DGL)
 
 # Is it never red by chance? Other numbers and another order each time, of all tests or of TESTS.
 SEEDS ?= 20

@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 import sys
 from collections.abc import Generator
+from importlib.util import find_spec
 from zlib import crc32
 
 import numpy as np
@@ -25,6 +26,15 @@ def pytest_configure(config: pytest.Config) -> None:
     """Let hypothesis draw other examples, too, where the global seed is another."""
     drawn = config.pluginmanager.hasplugin("randomly")
     settings.load_profile("drawn" if drawn else "fixed")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where there is no DGL, leave out what needs it."""
+    blocked = "dgl" in sys.modules and sys.modules["dgl"] is None
+    if blocked or find_spec("dgl") is None:
+        for item in items:
+            if item.get_closest_marker("dgl"):
+                item.add_marker(pytest.mark.skip(reason="needs DGL"))
 
 
 def _seed(node: pytest.Collector | pytest.Item, name: str = "") -> None:

@@ -99,5 +99,5 @@ def test_files_that_dgl_reads(tmp_path: Path) -> None:
 def test_clusters_need_metis(tmp_path: Path) -> None:
     training = {"steps": 2, "clusters": 2, "batch_size": 1}
     recipe = Recipe.model_validate({**RECIPE, "training": training})
-    with pytest.raises(DGLError, match=f"training.clusters .METIS. {NEEDS_DGL}"):
+    with pytest.raises(DGLError, match=f"training.batching.kind clusters .METIS. {NEEDS_DGL}"):
         train(recipe, tmp_path / "run", progress=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
@@ -82,7 +83,8 @@ def lsuv_(
             for linear in stage:
                 if linear.weight.requires_grad:
                     maps.setdefault(linear.owner, []).append(linear)
-        scaled = [linear for owned in maps.values() for linear in owned]
+        # Branches that other schemes start at zero are scaled to one as well.
+        scaled = [replace(linear, scale=1.0) for owned in maps.values() for linear in owned]
         draw([scaled], lambda linear, gain: max(linear.weight.shape[-2:]) ** -0.5, orthogonal=True)
         done: set[nn.Module] = set()
 

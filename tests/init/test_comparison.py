@@ -134,6 +134,20 @@ def test_lsuv_behind_a_zero_gate_says_so(graph: dgl.DGLGraph) -> None:
         lsuv_(model, graph, torch.randn(30, 8))
 
 
+@pytest.mark.parametrize("residual", [None, "plain", "scaled", "fixup", "initial"])
+def test_lsuv_of_our_own_models(graph: dgl.DGLGraph, residual: str | None) -> None:
+    """Branches that start at zero are scaled to one as well."""
+    model = ResGCN(8, 16, 3, num_layers=6, residual=residual)
+    feat = torch.randn(30, 8)
+    outputs: list[Tensor] = []
+    lsuv_(model, graph, feat)
+    for conv in model.convs:
+        conv.register_forward_hook(lambda module, args, output: outputs.append(output.detach()))
+    model(graph, feat)
+    assert len(outputs) == 6
+    assert [output.var().item() for output in outputs] == pytest.approx([1] * 6, abs=0.15)
+
+
 def test_lsuv_of_models_that_are_called_otherwise(graph: dgl.DGLGraph) -> None:
     blocks = [dgl.to_block(graph), dgl.to_block(graph)]
     feat = 5 * torch.randn(30, 8)

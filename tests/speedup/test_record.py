@@ -427,6 +427,7 @@ def test_real_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert timeless[0] == timeless[1]
 
 
+@pytest.mark.dgl
 def test_losses_before_a_divergence_are_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -62,6 +62,7 @@ def test_learns() -> None:
     assert trainer.evaluate()["test"]["roc_auc"] > 0.9
 
 
+@pytest.mark.dgl
 def test_counts_epochs_and_stops_at_the_last_step() -> None:
     spec = recipe("csbm", training={"epochs": None, "steps": 7, "clusters": 6, "batch_size": 2})
     trainer = Trainer(spec, CSBM, 0)
@@ -306,6 +307,7 @@ def test_seed_picks_the_fold(seed: int) -> None:
         assert torch.equal(batch.masks[part], KARATE.splits[0][part].roll(seed % 4))
 
 
+@pytest.mark.dgl
 def test_edge_level_with_edge_features() -> None:
     graph = CSBM.graphs[0]
     src, dst = graph.edges()
@@ -331,6 +333,7 @@ def test_edge_level_with_edge_features() -> None:
 # --- seeds and state ---
 
 
+@pytest.mark.dgl
 def test_seed_fixes_every_bit() -> None:
     spec = recipe(
         "csbm", model={"dropout": 0.3}, training={"clusters": 4, "batch_size": 2, "epochs": 5}
@@ -346,6 +349,7 @@ def test_seed_fixes_every_bit() -> None:
     assert run(other, 5) != losses
 
 
+@pytest.mark.dgl
 @settings(max_examples=8, deadline=None)
 @given(
     optimizer=st.sampled_from(["adam", "adamw", "sgd"]),
