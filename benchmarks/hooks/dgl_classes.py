@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from dgl import DGLGraph
 from torch import Tensor, nn
 
-__all__ = ["GRAPHS", "NOT_MADE", "STACKS", "WIDTH", "Stack", "graph_for"]
+__all__ = ["GRAPHS", "LATER", "NOT_MADE", "STACKS", "WIDTH", "Stack", "graph_for"]
 
 WIDTH, EDGE_FEATS, RELATIONS, HEADS = 64, 8, 3, 4
 
@@ -23,6 +23,9 @@ NOT_MADE = {
     "CuGraphSAGEConv": "cugraph-ops is not there",
 }
 """Classes of which there is no stack, and why."""
+
+LATER = {"GatedGCNConv": "comes with DGL 2; the table is of DGL 1.1"}
+"""Classes that only some versions have; their stacks are tested where they are there."""
 
 Call = Callable[[Any, DGLGraph, Tensor, Tensor], Tensor]
 """``call(layer, graph, features, features in front of the first layer)``."""
@@ -129,6 +132,24 @@ class EdgesToo(nn.Module):
         e = graph.edata["e"]
         for i, layer in enumerate(self.layers):
             h, e = (x.flatten(1) for x in layer(graph, F.relu(h) if i else h, e))
+        return h
+
+
+class Gated(nn.Module):
+    """GatedGCN: edge features are added up beside the features."""
+
+    def __init__(self, depth: int) -> None:
+        super().__init__()
+        widths = [EDGE_FEATS, *[WIDTH] * (depth - 1)]
+        self.layers = nn.ModuleList(
+            dglnn.GatedGCNConv(WIDTH, width, WIDTH, batch_norm=False) for width in widths
+        )
+
+    def forward(self, graph: DGLGraph, h: Tensor) -> Tensor:
+        """Features of the nodes behind the last layer."""
+        e = graph.edata["e"]
+        for layer in self.layers:
+            h, e = layer(graph, h, e)
         return h
 
 
@@ -270,6 +291,8 @@ STACKS: dict[str, Callable[[int], nn.Module]] = {
     "JumpingKnowledge('max')": lambda depth: Jump(depth, "max"),
 }
 """How a stack of so many layers is made, by the class and what it is made with."""
+if hasattr(dglnn, "GatedGCNConv"):
+    STACKS["GatedGCNConv"] = Gated
 
 
 def _undirected() -> DGLGraph:

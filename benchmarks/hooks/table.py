@@ -17,7 +17,7 @@ import dgl
 import torch
 from tqdm import tqdm
 
-from benchmarks.hooks.dgl_classes import GRAPHS, NOT_MADE, STACKS, WIDTH, graph_for
+from benchmarks.hooks.dgl_classes import GRAPHS, LATER, NOT_MADE, STACKS, WIDTH, graph_for
 from dgl_deepgnn.errors import DGLError
 from dgl_deepgnn.files import write_json, write_text
 from dgl_deepgnn.init import UnknownModuleError, critical_
@@ -100,7 +100,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     for row in rows:
         cells = [" / ".join(dict.fromkeys(map(_cell, row[arm]))) for arm in ARMS]
         lines.append(f"| `{row['name']}` | {' | '.join(cells)} | {_explained(row)} |")
-    for name, reason in NOT_MADE.items():
+    for name, reason in (NOT_MADE | LATER).items():
         lines.append(f"| `{name}` | - | - | - | {reason} |")
     return "\n".join(lines) + "\n"
 
@@ -141,10 +141,11 @@ def main() -> None:
     warnings.simplefilter("ignore")
     former = json.loads(RESULTS.read_text("utf-8"))["rows"] if RESULTS.exists() else []
     rows = {row["name"]: row for row in former}
-    for name in tqdm([name for name in STACKS if fnmatch(name, arguments.layers)]):
+    shown = [name for name in STACKS if name not in LATER]
+    for name in tqdm([name for name in shown if fnmatch(name, arguments.layers)]):
         found = {arm: [measure(name, kind, arm) for kind in GRAPHS] for arm in ARMS}
         rows[name] = {"name": name, **found}
-    ordered = [rows[name] for name in STACKS if name in rows]
+    ordered = [rows[name] for name in shown if name in rows]
     write_json(RESULTS, {"command": COMMAND, "dgl": dgl.__version__, "rows": ordered})
     write_page(ordered)
 

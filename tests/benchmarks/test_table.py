@@ -7,7 +7,7 @@ import json
 import dgl
 import pytest
 
-from benchmarks.hooks.dgl_classes import GRAPHS, NOT_MADE, STACKS, graph_for
+from benchmarks.hooks.dgl_classes import GRAPHS, LATER, NOT_MADE, STACKS, graph_for
 from benchmarks.hooks.table import ARMS, END, PAGE, RESULTS, RULES, START, bare, measure, table
 from dgl_deepgnn.init import UnknownModuleError, collect_stages
 from dgl_deepgnn.init.dgl_refused import REASONS
@@ -22,12 +22,14 @@ def test_the_page_holds_the_table_of_the_data() -> None:
 
 
 def test_no_class_is_missed() -> None:
-    assert [row["name"] for row in ROWS] == list(STACKS)
+    made = [name for name in STACKS if name not in LATER]
+    assert [row["name"] for row in ROWS] == made
     shown = {line.split("`")[1] for line in table(ROWS).splitlines() if line.startswith("| `")}
     assert {bare(name) for name in shown} >= set(dgl.nn.pytorch.conv.__all__)
-    assert shown == set(STACKS) | set(NOT_MADE)
+    assert shown == {*made, *NOT_MADE, *LATER}
     described = set(RULES) | set(REASONS)
-    assert described == set(dgl.nn.pytorch.conv.__all__) | {"HeteroGraphConv", "JumpingKnowledge"}
+    others = {"HeteroGraphConv", "JumpingKnowledge", *LATER}
+    assert described == set(dgl.nn.pytorch.conv.__all__) | others
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row["name"])

@@ -11,7 +11,7 @@ import torch
 from dgl import DGLError
 from torch import Tensor, nn
 
-from benchmarks.hooks.dgl_classes import GRAPHS, NOT_MADE, STACKS, WIDTH, graph_for
+from benchmarks.hooks.dgl_classes import GRAPHS, LATER, NOT_MADE, STACKS, WIDTH, graph_for
 from dgl_deepgnn.init import UnknownModuleError, critical_, he_
 from dgl_deepgnn.init.dgl_refused import REASONS
 from dgl_deepgnn.init.schemes import closed_form_
@@ -35,9 +35,9 @@ def bare(name: str) -> str:
 
 def test_no_class_is_missed() -> None:
     assert set(map(bare, STACKS)) | set(NOT_MADE) >= CLASSES
-    assert set(REASONS) <= CLASSES
+    assert set(REASONS) <= CLASSES | set(LATER)
     made = {bare(name) for name in KNOWN} & CLASSES
-    assert made | set(REASONS) | {"EdgeWeightNorm"} == CLASSES
+    assert (made | set(REASONS) | {"EdgeWeightNorm"}) & CLASSES == CLASSES
 
 
 @torch.no_grad()
