@@ -33,6 +33,7 @@ __all__ = [
     "batch",
     "is_graph",
     "make_graph",
+    "reason",
     "require_dgl",
     "u_mul_e_sum",
 ]
@@ -338,3 +339,14 @@ def require_dgl(what: str) -> Any:
             "3.12 (docs/install.md)."
         )
     return dgl
+
+
+def reason(error: Exception) -> str:
+    r"""Why DGL fails: its C++ puts its own source in front, and its stack behind.
+
+    Examples
+    --------
+    >>> reason(DGLError("[12:00] /io.cc:1: Check failed: a == b (1 vs. 2) : No file.\nStack"))
+    'No file'
+    """
+    return str(error).partition("\n")[0].rpartition(" : ")[2].rstrip(".")

@@ -7,6 +7,7 @@ import fnmatch
 from collections.abc import Callable, Iterator
 from functools import cache
 from importlib.metadata import entry_points
+from itertools import takewhile
 from typing import Generic, TypeVar
 
 from dgl_deepgnn.errors import UserError
@@ -16,6 +17,8 @@ __all__ = ["Registry", "UnknownNameError", "did_you_mean", "load_plugins"]
 T = TypeVar("T")
 
 PLUGIN_GROUP = "dgl_deepgnn.plugins"
+MAX_LENGTH, MAX_COMPARED, MAX_LISTED = 100, 300, 100
+"""Of names that a mistyped one is compared with, and that a message lists."""
 
 
 class UnknownNameError(UserError):
@@ -32,10 +35,19 @@ def did_you_mean(name: str, names: list[str]) -> str:
     >>> did_you_mean("xyz", ["resgcn", "resgin"])
     'Allowed: resgcn, resgin.'
     """
-    near = difflib.get_close_matches(name, names, n=1)
+    # Long names, and many, take minutes to compare: those that begin alike are.
+    short = [other for other in names if max(len(other), len(name)) <= MAX_LENGTH]
+    short.sort(key=lambda other: _common(name, other), reverse=True)
+    near = difflib.get_close_matches(name, short[:MAX_COMPARED], n=1)
     if near:
         return f"Did you mean {near[0]!r}?"
-    return f"Allowed: {', '.join(names) or '(none)'}."
+    listed = [*names[:MAX_LISTED], "..."] if len(names) > MAX_LISTED else names
+    return f"Allowed: {', '.join(listed) or '(none)'}."
+
+
+def _common(one: str, other: str) -> int:
+    """Letters at the beginning that two names share."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
 class Registry(Generic[T]):

@@ -2,7 +2,7 @@
 
 import reprlib
 
-__all__ = ["counted", "printable", "quoted"]
+__all__ = ["counted", "fixed", "printable", "quoted"]
 
 
 def counted(number: int, noun: str) -> str:
@@ -14,6 +14,17 @@ def counted(number: int, noun: str) -> str:
     ('1 layer', '64 layers')
     """
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def fixed(number: float, digits: int) -> str:
+    """Number with so many digits behind the point; one that is huge in powers of ten.
+
+    Examples
+    --------
+    >>> fixed(0.84512, 4), fixed(1e308, 4)
+    ('0.8451', '1e+308')
+    """
+    return f"{number:.{digits}f}" if abs(number) < 1e9 else f"{number:.4g}"
 
 
 def printable(text: str) -> str:

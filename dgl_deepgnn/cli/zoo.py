@@ -17,7 +17,7 @@ from dgl_deepgnn.errors import UserError
 from dgl_deepgnn.hub.index import Entry, Ratio
 from dgl_deepgnn.recipe import parse_override
 from dgl_deepgnn.speedup.report import describe_ratio
-from dgl_deepgnn.wording import counted, printable
+from dgl_deepgnn.wording import counted, fixed, printable
 
 __all__ = ["AllowCode", "add_commands", "models_list", "models_table", "print_warning"]
 
@@ -121,7 +121,10 @@ def models_command(
     if index.models and not set("*?[") & set(pattern):
         index.entry(pattern, place.location)  # an unknown name raises, with the nearest one
     entries = {name: index.models[name] for name in index.names(pattern)}
-    content = {name: entry.model_dump(mode="json") for name, entry in entries.items()}
+    if as_json:
+        content = {name: entry.model_dump(mode="json") for name, entry in entries.items()}
+        _print("", content, as_json)
+        return
     if markdown and entries:
         text = models_table(entries)
     elif list(entries) == [pattern]:
@@ -133,7 +136,7 @@ def models_command(
         text = f"{place.location}: no such model."
     else:
         text = f"The zoo {place.location} is empty."
-    _print(text, content, as_json)
+    _print(text, None, as_json)
 
 
 def download_command(name: Name, zoo: Zoo = None, as_json: Json = False) -> None:
@@ -227,8 +230,8 @@ def models_list(entries: dict[str, Entry]) -> str:
     pairs = list(dict.fromkeys(pair for entry in entries.values() for pair in entry.speedup))[:2]
     rows = [["model", "metric", "mean", "std", "MB", *pairs]]
     for name, entry in entries.items():
-        row = [name, entry.metric, f"{entry.mean:.4f}"]
-        row += ["-" if entry.std is None else f"{entry.std:.4f}", f"{entry.size / 1e6:.2f}"]
+        row = [name, entry.metric, fixed(entry.mean, 4)]
+        row += ["-" if entry.std is None else fixed(entry.std, 4), f"{entry.size / 1e6:.2f}"]
         row += [_short(entry.speedup.get(pair)) for pair in pairs]
         rows.append(row)
     # A heading stands on as many lines as it needs beside its column.
@@ -254,8 +257,8 @@ def _facts(name: str, entry: Entry) -> dict[str, str]:
     return {
         "model": name,
         "test metric": entry.metric,
-        "mean": f"{entry.mean:.4f}",
-        "std": "-" if entry.std is None else f"{entry.std:.4f}",
+        "mean": fixed(entry.mean, 4),
+        "std": "-" if entry.std is None else fixed(entry.std, 4),
         "seeds": str(entry.n),
         "depth": str(entry.depth),
         "parameters": f"{entry.parameters:,}",

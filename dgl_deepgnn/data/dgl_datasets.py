@@ -205,6 +205,16 @@ def dgl_class(
                 f"Data set {name!r} has no option {argument!r}. Its options: "
                 f"{', '.join([*own, *accepted])}."
             )
+    parameters = inspect.signature(cls).parameters.values()
+    missing = [
+        parameter.name
+        for parameter in parameters
+        if parameter.default is parameter.empty
+        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        and parameter.name not in (*arguments, "mode")
+    ]
+    if missing:
+        raise DGLError(f"Data set {name!r} is not loaded without: {', '.join(missing)}.")
     if "verbose" in accepted:
         arguments.setdefault("verbose", False)
     if "seed" in accepted:

@@ -18,7 +18,7 @@ from dgl_deepgnn.data.task_data import Level, TaskData
 from dgl_deepgnn.data.transforms import undirected
 from dgl_deepgnn.errors import DGLError
 from dgl_deepgnn.graph import AnyGraph, as_graph, make_graph
-from dgl_deepgnn.wording import counted
+from dgl_deepgnn.wording import counted, fixed
 
 __all__ = [
     "FEATURE_TRANSFORMS",
@@ -341,7 +341,8 @@ def apply_scaling(graph: AnyGraph, record: dict[str, dict[str, Any]]) -> AnyGrap
             feat = feat / total.masked_fill(total == 0, 1)
         elif entry["transform"] != "none":
             mean, scale = (
-                torch.tensor(entry[key], device=feat.device) for key in ("mean", "scale")
+                torch.tensor(entry[key], device=feat.device, dtype=torch.float32)
+                for key in ("mean", "scale")
             )
             feat = ((feat.double() - mean) / scale).float()
         frame["feat"] = feat
@@ -382,8 +383,10 @@ def far_outside(feat: Tensor, entry: Mapping[str, Any]) -> str | None:
         return None
     rms = float((values.square().sum() / feat.numel()).sqrt())
     if 0 < rms < entry["rms"] / SMALL:
-        return f"the features are {entry['rms'] / rms:.0f} times smaller than in training"
-    low, high = (torch.tensor(entry[end], device=feat.device) for end in ("low", "high"))
+        return f"the features are {fixed(entry['rms'] / rms, 0)} times smaller than in training"
+    low, high = (
+        torch.tensor(entry[end], device=feat.device, dtype=torch.float32) for end in ("low", "high")
+    )
     if sparse:
         low, high = low[feat.col_indices()], high[feat.col_indices()]
     width = high - low

@@ -13,7 +13,7 @@ from dgl_deepgnn.data.catalog import register_dataset
 from dgl_deepgnn.data.from_graphs import OPTIONS, collect, task_from_graphs
 from dgl_deepgnn.data.task_data import Level, Target, TaskData
 from dgl_deepgnn.errors import DGLError
-from dgl_deepgnn.graph import require_dgl
+from dgl_deepgnn.graph import reason, require_dgl
 from dgl_deepgnn.options import Seed
 
 __all__ = ["csv", "file", "python"]
@@ -108,8 +108,9 @@ def file(
     try:
         graphs, graph_data = dgl.load_graphs(str(source))
     except Exception as error:
-        reason = str(error).partition("\n")[0]  # DGL's C++ adds its stack
-        raise DGLError(f"file:{path} was not written by dgl.save_graphs: {reason}.") from error
+        raise DGLError(
+            f"file:{path} was not written by dgl.save_graphs: {reason(error)}."
+        ) from error
     return task_from_graphs(
         f"file:{path}",
         graphs,

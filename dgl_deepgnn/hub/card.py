@@ -8,7 +8,7 @@ from typing import Any
 from dgl_deepgnn.data.catalog import find_loader
 from dgl_deepgnn.hub.config import Config
 from dgl_deepgnn.speedup.report import describe_ratio, median_steps
-from dgl_deepgnn.wording import counted
+from dgl_deepgnn.wording import counted, fixed
 
 __all__ = ["model_card"]
 
@@ -188,7 +188,7 @@ def _plain(value: Any) -> str:
 
 
 def _number(value: float) -> str:
-    return f"{value:.4f}"
+    return fixed(value, 4)
 
 
 def _table(header: list[str], rows: list[Any]) -> str:

@@ -32,6 +32,7 @@ __all__ = ["CONFIG_FORMAT", "Config", "has_self_loops", "load_model", "read_conf
 
 CONFIG_FORMAT = 2
 """1 was that of version 0.1, which kept no preparation."""
+FLOAT32 = torch.finfo(torch.float32)
 
 
 class _Section(BaseModel):
@@ -151,7 +152,7 @@ def load_model(config: Config, weights: Path, out_feats: int | None = None) -> D
     ------
     ZooError
         If the file is not safetensors, the config does not describe a model, or a tensor is
-        missing, unknown, or of the wrong shape.
+        missing, unknown, of the wrong shape, or not finite.
     """
     try:
         tensors = {
@@ -163,6 +164,8 @@ def load_model(config: Config, weights: Path, out_feats: int | None = None) -> D
     for name, tensor in tensors.items():
         if not tensor.numel():
             raise ZooError(f"{weights}: tensor {name!r} is empty.")
+        if not bool(torch.isfinite(tensor).all()):
+            raise ZooError(f"{weights}: tensor {name!r} holds values that are not finite.")
     _check_arguments(config, tensors, weights)
     # On the meta device nothing is allocated or drawn before the shapes are checked.
     with torch.device("meta"), _at_most(len(tensors), weights):
@@ -217,7 +220,7 @@ def _check_scaling(record: dict[str, Any] | None, kind: str, width: Any) -> None
             isinstance(numbers, list)
             and (len(numbers) == width or not isinstance(width, int))
             and all(map(_is_number, numbers))
-            and (key != "scale" or all(numbers))
+            and (key != "scale" or all(abs(number) >= FLOAT32.tiny for number in numbers))
         ):
             raise ValueError(
                 f"data.features.{kind}.{key}: a number for each of {width} features is expected"
@@ -226,7 +229,7 @@ def _check_scaling(record: dict[str, Any] | None, kind: str, width: Any) -> None
 
 def _is_number(value: Any) -> bool:
     # An integer of 400 digits is beyond what `math.isfinite` takes.
-    return type(value) in (int, float) and abs(value) < 1e300
+    return type(value) in (int, float) and abs(value) <= FLOAT32.max
 
 
 def _check_arguments(config: Config, tensors: dict[str, Tensor], weights: Path) -> None:

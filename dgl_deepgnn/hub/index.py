@@ -22,6 +22,7 @@ from dgl_deepgnn.errors import UserError
 from dgl_deepgnn.files import read_limited
 from dgl_deepgnn.hub.errors import ZooError, explain
 from dgl_deepgnn.registry import did_you_mean
+from dgl_deepgnn.wording import quoted
 
 __all__ = [
     "CONFIG",
@@ -86,8 +87,15 @@ def _check_printable(text: str) -> str:
     return text
 
 
+def _check_words(text: str) -> str:
+    if not text.strip():
+        raise ValueError("is blank")
+    return text
+
+
 Component = Annotated[str, AfterValidator(check_component)]
 Text = Annotated[str, Field(max_length=500), AfterValidator(_check_printable)]
+Pair = Annotated[Text, AfterValidator(_check_words)]
 Count = Annotated[int, Field(ge=0, le=2**53)]
 
 
@@ -140,7 +148,7 @@ class Entry(_Strict):
     n: Count
     target_share: float
     """First target of the speed-up record, as a fraction of the chance-level loss."""
-    speedup: dict[Text, Ratio] = Field(max_length=MAX_FILES)
+    speedup: dict[Pair, Ratio] = Field(max_length=MAX_FILES)
     """To that target, by pair of arms."""
 
     @property
@@ -225,15 +233,28 @@ def parse_json(kind: Any, content: bytes, where: str) -> Any:
     if not isinstance(version, int):
         raise ZooError(f"{where} names no format; it is not a file of a zoo.")
     newest = kind.model_fields["format"].default
+    if version < 1:
+        raise ZooError(f"{where} has format {quoted(version)}, which there never was.")
     if version > newest:
         raise ZooError(
-            f"{where} has format {version}, newer than this installation reads ({newest}). "
+            f"{where} has format {quoted(version)}, newer than this installation reads ({newest}). "
             "Upgrade it: pip install --upgrade dgl-deepgnn."
         )
+    if kind is Index:
+        _check_keys(raw, where)
     try:
         return kind.model_validate_json(content)
     except ValidationError as error:
         raise ZooError(f"{where}: {explain(error)}.") from None
+
+
+def _check_keys(raw: dict[str, Any], where: str) -> None:
+    """Stop at the first unknown key of an entry: to explain them all takes its time."""
+    models = raw.get("models")
+    for name, entry in models.items() if isinstance(models, dict) else ():
+        for key in entry if isinstance(entry, dict) else ():
+            if key not in Entry.model_fields:
+                raise ZooError(f"{where}: models.{name[:100]}.{key[:100]}: unknown key.")
 
 
 def _has_too_many_keys(content: Any) -> bool:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dgl_deepgnn.errors import UserError
-from dgl_deepgnn.graph import AnyGraph, require_dgl
+from dgl_deepgnn.graph import AnyGraph, reason, require_dgl
 from dgl_deepgnn.hub.load import from_pretrained
 from dgl_deepgnn.hub.origin import Origin
 from dgl_deepgnn.hub.table import open_table
@@ -71,7 +71,7 @@ def predict(
     ------
     UserError
         If the table exists or cannot be written there, the file holds no such graphs, there is no
-        such device, or the model cannot be loaded.
+        such device, the model cannot be loaded, or a score is not finite.
     DGLError
         If a graph cannot be prepared: a feature is missing, or of another width than the
         model's, or a label is not one of those of the training data.
@@ -95,6 +95,11 @@ def predict(
                 start, stop = 0, _count(facts["level"], one)
                 folder = Path(output).parent
                 for scores in _scores(model, ready, target_device, memory, folder):
+                    if not bool(torch.isfinite(scores).all()):
+                        raise UserError(
+                            f"{where}: {name} gives scores that are not finite: its weights, or "
+                            "these features, are too large. Nothing was written."
+                        )
                     some = range(start, min(start + len(scores), stop))
                     items = _items(facts["level"], index, one, some)
                     table.write({**items, **_columns(facts["target"], scores[: len(some)])})
@@ -122,9 +127,7 @@ def _read(path: Path) -> list[AnyGraph]:
     try:
         graphs, _ = dgl.load_graphs(str(path))
     except Exception as error:  # DGL's reader raises several kinds
-        # DGL's C++ puts its own source in front of the reason, and its stack behind.
-        reason = str(error).partition("\n")[0].rpartition(" : ")[2].rstrip(".")
-        raise UserError(f"{path} was not written by dgl.save_graphs: {reason}.") from None
+        raise UserError(f"{path} was not written by dgl.save_graphs: {reason(error)}.") from None
     for index, graph in enumerate(graphs):
         if not graph.is_homogeneous:
             raise UserError(f"{path}: graph {index} is heterogeneous; use dgl.to_homogeneous.")

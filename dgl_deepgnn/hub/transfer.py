@@ -19,6 +19,8 @@ __all__ = ["SLOWEST", "CheckedDownload", "explained"]
 
 SLOWEST = 10_000
 """Bytes a second, on average."""
+LONGEST = 200
+"""Letters of an address that a message quotes."""
 
 
 class _RefusedError(Exception):
@@ -155,6 +157,8 @@ def explained(address: str) -> Iterator[None]:
     ZooError
         For every error of the server, the connection, the hash or the cache.
     """
+    if len(address) > LONGEST:
+        address = f"{address[:LONGEST]} ..."
     try:
         yield
     except (_RefusedError, _TruncatedError) as error:
@@ -173,7 +177,9 @@ def explained(address: str) -> Iterator[None]:
         raise ZooError(
             f"{address}: {what}. Try again later; DGL_DEEPGNN_OFFLINE=1 uses what the cache holds."
         ) from None
-    except ValueError:  # pooch's word for a hash that differs
+    except ValueError as error:
+        if "hash" not in str(error):  # pooch's word for a hash that differs
+            raise ZooError(f"{address}: this is no address of a server.") from None
         raise ZooError(
             f"{address}: damaged or changed: its SHA-256 is not the index's. Nothing was kept."
         ) from None

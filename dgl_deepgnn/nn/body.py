@@ -153,7 +153,9 @@ class DeepGNN(Pretrained, nn.Module):
             not (checkpoint and norm_layer == "batch"),
         )
         by_growth = spectral_radius == "growth"
-        number = isinstance(spectral_radius, int | float) and 0 < spectral_radius < float("inf")
+        # What the layers divide by is a float32: its inverse must be one, too.
+        least, most = torch.finfo(torch.float32).tiny, torch.finfo(torch.float32).max
+        number = isinstance(spectral_radius, int | float) and least <= spectral_radius <= most
         _require(
             "spectral_radius",
             spectral_radius,

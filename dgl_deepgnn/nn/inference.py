@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import mmap
 import os
+import re
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -22,11 +24,14 @@ from dgl_deepgnn.nn.conv import ResidualConv
 from dgl_deepgnn.nn.heads import EdgeHead
 from dgl_deepgnn.operator.aggregation import AggregationOperator
 from dgl_deepgnn.operator.sparse import SparseMatrix
+from dgl_deepgnn.wording import quoted
 
 __all__ = ["layerwise_chunks", "layerwise_inference", "memory_size"]
 
 SMALLEST = 10**6
 """Bytes below which a limit of memory makes no sense."""
+LARGEST = 10**18
+_SIZE = re.compile(r" *[0-9]{1,20}(\.[0-9]{1,20})? *[A-Za-z]{0,4} *")
 PER_ENTRY = 40
 """Bytes that an entry of a sparse matrix takes while its row is multiplied, copies included."""
 ROWS_KEPT = 8
@@ -39,19 +44,23 @@ def memory_size(text: str | int) -> int:
     Raises
     ------
     UserError
-        If it is no size, or less than a megabyte.
+        If it is no size, less than a megabyte, or more than any machine has.
 
     Examples
     --------
     >>> memory_size("2GB"), memory_size("1.5 GiB")
     (2000000000, 1610612736)
     """
-    try:
-        size = int(TypeAdapter(ByteSize).validate_python(text))
-    except ValidationError:
-        size = 0
-    if size < SMALLEST:
-        raise UserError(f"memory={text!r} is not a size of at least 1MB, such as 500MB or 2GB.")
+    size = 0
+    if isinstance(text, int) or _SIZE.fullmatch(text):
+        with suppress(ValidationError):
+            size = int(TypeAdapter(ByteSize).validate_python(text))
+    if not SMALLEST <= size <= LARGEST:
+        raise UserError(
+            f"memory={quoted(text)} is not a size of at least 1MB, such as 500MB or 2GB."
+            if size < SMALLEST
+            else f"memory={quoted(text)} is more than any machine has: at most 1EB."
+        )
     return size
 
 
@@ -284,7 +293,7 @@ class _Layerwise:
         src, dst = graph.edges(order="eid")
         per_edge = 4 * (4 * self._width + head.edge_feats)
         step = max(1, int(self._room / per_edge))
-        for start in range(0, len(src), step):
+        for start in range(0, max(len(src), 1), step):
             some = slice(start, start + step)
             pairs = source[src[some]] + destination[dst[some]]
             yield head.pairs(pairs, None if edge_feat is None else edge_feat[some])
@@ -295,6 +304,8 @@ class _Layerwise:
         ends = self._operator.matrix.indptr
         costs = PER_ENTRY * ends.astype(np.int64) + per_row * np.arange(len(ends), dtype=np.int64)
         start, nodes = 0, len(ends) - 1
+        if nodes == 0:  # nothing to score, in scores of the right width
+            yield slice(0, 0)
         while start < nodes:
             stop = int(np.searchsorted(costs, costs[start] + self._room, side="right")) - 1
             stop = min(max(stop, start + 1), nodes)

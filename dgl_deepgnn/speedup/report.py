@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from dgl_deepgnn.files import write_figure
-from dgl_deepgnn.wording import counted
+from dgl_deepgnn.wording import counted, fixed
 
 __all__ = [
     "describe_ratio",
@@ -38,7 +38,8 @@ def describe_ratio(ratio: dict[str, Any]) -> str:
     if ratio["ratio"] is None:
         return "neither arm gets there"
     sign = {"lower": "> ", "upper": "< ", None: ""}[ratio["bound"]]
-    return f"{sign}{ratio['ratio']:.1f} ({ratio['low']:.1f} to {ratio['high']:.1f})"
+    middle, low, high = (fixed(ratio[key], 1) for key in ("ratio", "low", "high"))
+    return f"{sign}{middle} ({low} to {high})"
 
 
 def median_steps(steps: list[int | None], budget: int) -> str:

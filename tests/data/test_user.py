@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import dgl
 import pytest
@@ -105,3 +106,16 @@ def test_python_function(tmp_path, monkeypatch):
         with pytest.raises(DGLError, match=words):
             load_data(f"python:{entry}", **options)
     assert str(tmp_path) not in sys.path
+
+
+def test_a_file_of_no_graphs_is_an_error_of_ours_alone(tmp_path: Path) -> None:
+    (tmp_path / "x").write_text("root:x:0:0:root:/root:/bin/bash\n" * 10)
+    with pytest.raises(DGLError, match=r"was not written by dgl\.save_graphs") as caught:
+        load_data(f"file:{tmp_path / 'x'}")
+    assert ".cc" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["DGLDataset", "dgl:CSVDataset"])
+def test_a_class_says_what_it_needs(name: str) -> None:
+    with pytest.raises(DGLError, match=r"is not loaded without: (name|data_path)"):
+        load_data(name)

@@ -20,6 +20,7 @@ import torch
 from dgl.data import TUDataset
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 
 from dgl_deepgnn.cli.commands import run
 from dgl_deepgnn.errors import DGLError, UserError
@@ -195,6 +196,10 @@ def as_gin(**changes: Any) -> Callable[[dict[str, Any]], object]:
         arguments(spectral_radius=float("nan")),
         arguments(spectral_radius=0.0),
         arguments(spectral_radius=-1.0),
+        arguments(spectral_radius=1e-320),
+        arguments(spectral_radius=1e-39),
+        arguments(spectral_radius=1e39),
+        arguments(spectral_radius=10**400),
         arguments(alpha={}),
         arguments(dropout=float("nan")),
         arguments(t=[1]),
@@ -211,6 +216,14 @@ def as_gin(**changes: Any) -> Callable[[dict[str, Any]], object]:
         data(features={"node": {"transform": "standardize", "mean": [0], "scale": [1]}}),
         data(features={"node": {"transform": "standardize", "mean": ["x"] * 64, "scale": [1]}}),
         data(features={"node": {"transform": "standardize", "mean": [0] * 64, "scale": [0] * 64}}),
+        data(
+            features={"node": {"transform": "standardize", "mean": [0] * 64, "scale": [1e-40] * 64}}
+        ),
+        data(
+            features={
+                "node": {"transform": "standardize", "mean": [10**39] * 64, "scale": [1] * 64}
+            }
+        ),
         data(features={"node": {"transform": "none", "low": "x"}}),
         data(features={"node": {"transform": "none", "low": [0] * 64, "high": [1] * 64}}),
         data(
@@ -244,6 +257,64 @@ def test_a_config_that_makes_no_sense(change: Any, publisher: Any, tmp_path: Pat
     assert not Path("p.csv").exists()
 
 
+NOT_FINITE = [float("nan"), float("inf"), float("-inf")]
+
+
+@pytest.mark.parametrize("value", NOT_FINITE)
+@pytest.mark.parametrize("kind", [torch.float32, torch.float16])
+def test_weights_that_are_not_finite(value: float, kind: Any, publisher: Any) -> None:
+    file = publisher.folder / "model.safetensors"
+    tensors = {name: tensor.to(kind) for name, tensor in load_file(file).items()}
+    name = min(tensors)
+    tensors[name].view(-1)[-1] = value
+    save_file(tensors, file)
+    publisher.publish()
+    for options in ({}, {"out_feats": 3}):
+        with pytest.raises(ZooError, match=rf"tensor '{name}' holds values that are not finite"):
+            from_pretrained(NAME, publisher.zoo, **options)
+
+
+def test_weights_beyond_the_range_of_float32(publisher: Any) -> None:
+    file = publisher.folder / "model.safetensors"
+    save_file({name: tensor.double() * 1e300 for name, tensor in load_file(file).items()}, file)
+    publisher.publish()
+    with pytest.raises(ZooError, match="not finite"):
+        from_pretrained(NAME, publisher.zoo)
+
+
+@pytest.mark.parametrize("memory", [None, "1MB"])
+def test_scores_that_are_not_finite(memory: str | None, publisher: Any) -> None:
+    file = publisher.folder / "model.safetensors"
+    save_file({name: tensor * 1e30 for name, tensor in load_file(file).items()}, file)
+    publisher.publish()
+    graph = dgl.graph(([0, 1], [0, 1]))
+    graph.ndata["feat"] = torch.zeros(2, 64)
+    large = graph.clone()
+    large.ndata["feat"] = torch.full((2, 64), 1e10)
+    dgl.save_graphs("g.bin", [graph, large])
+    with pytest.raises(UserError, match=r"g\.bin: graph 1: .*not finite.*Nothing was written"):
+        predict(NAME, "g.bin", "p.csv", publisher.zoo, prepared=True, memory=memory)
+    assert not Path("p.csv").exists() and not list(Path().glob(".p*"))
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"transform": "standardize", "mean": [10**30] * 64, "scale": [10**30] * 64},
+        {"transform": "rescale", "mean": [2**63] * 64, "scale": [1] * 64},
+        {"transform": "none", "low": [-(10**30)] * 64, "high": [10**38] * 64, "rms": 10**38},
+    ],
+)
+def test_whole_numbers_in_a_record_of_features(record: dict[str, Any], publisher: Any) -> None:
+    """They end in a table, or in words: never in a traceback."""
+    publisher.edit(data(features={"node": record}))
+    graph = dgl.graph(([0, 1], [0, 1]))
+    graph.ndata["feat"] = torch.ones(2, 64)
+    dgl.save_graphs("g.bin", [graph])
+    with warnings.catch_warnings(action="ignore"):
+        assert predict(NAME, "g.bin", "p.csv", publisher.zoo) == 2
+
+
 def deep(depth: int) -> str:
     return "[" * depth + "]" * depth
 
@@ -259,6 +330,8 @@ def deep(depth: int) -> str:
         '{"format": 1, "models": {"x": ' + deep(500) + "}}",
         '{"format": ' + "9" * 10_000 + "}",
         '{"format": 1e999}',
+        '{"format": 0}',
+        '{"format": -1}',
         "\ufeff{}",
         '{"format": 1, "models": {"a": 1, "a": 2}}',
         "\\ud800",
@@ -299,6 +372,9 @@ def test_a_record_that_makes_no_sense(accuracy: Any, publisher: Any) -> None:
         lambda entry: entry.update(n=10**400),
         lambda entry: entry.update(target_share=float("inf")),
         lambda entry: entry["speedup"].update({"vs \x1b[2J": entry["speedup"]["vs stock"]}),
+        lambda entry: entry["speedup"].update({"": entry["speedup"]["vs stock"]}),
+        lambda entry: entry["speedup"].update({"  ": entry["speedup"]["vs stock"]}),
+        lambda entry: entry.update({f"x{i}": 0 for i in range(9000)}),
         lambda entry: entry["speedup"]["vs stock"].update(low=None),
         lambda entry: entry["speedup"]["vs stock"].update(ratio=1e400),
         lambda entry: entry["files"].update(
@@ -315,6 +391,42 @@ def test_an_index_that_makes_no_sense(
     assert command(monkeypatch, "models", "--zoo", publisher.zoo, "--json") == 2
     assert command(monkeypatch, "download", NAME, "--zoo", publisher.zoo) == 2
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_an_index_of_huge_numbers_is_listed_short(
+    publisher: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    def huge(entry: dict[str, Any]) -> None:
+        entry.update(mean=1e308, std=1e308)
+        entry["speedup"]["vs stock"] = {"ratio": 1e308, "low": 1e308, "high": 1e308, "bound": None}
+
+    publisher.edit_index(huge)
+    monkeypatch.setattr(sys, "exit", lambda code=0: pytest.fail(str(code)) if code else None)
+    for words in ([], [NAME], ["--markdown"]):
+        monkeypatch.setattr(sys, "argv", ["dgl-deepgnn", "models", *words, "--zoo", "zoo"])
+        run()
+        out = capsys.readouterr().out
+        assert "1e+308" in out and max(map(len, out.splitlines())) < 250
+
+
+def test_a_mistyped_name_among_many_long_ones(publisher: Any, limit: Any) -> None:
+    entry = publisher.index["models"][NAME]
+    names = [f"a{i:04}" + "ab" * 47 for i in range(2000)]
+    publisher.index["models"] = {name: {**entry, "files": {}, "speedup": {}} for name in names}
+    (publisher.zoo / "index.json").write_text(json.dumps(publisher.index))
+    with limit(20), pytest.raises(ZooError) as caught:
+        download("a1999" + "ba" * 47, publisher.zoo)
+    assert len(str(caught.value)) < 1100
+    with pytest.raises(ZooError, match=f"Did you mean '{names[7]}'"):
+        download(names[7][:-1], publisher.zoo)
+
+
+@pytest.mark.parametrize("host", ["a" * 300, "a" * 5000, ("a" * 60 + ".") * 20, "[" + "a" * 300])
+def test_a_host_of_hundreds_of_letters(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DGL_DEEPGNN_TIMEOUT", "5")
+    with pytest.raises(ZooError, match=r"no address of a server|cannot be reached") as caught:
+        list_pretrained(zoo=f"http://{host}/zoo")
+    assert len(str(caught.value)) < 400
 
 
 def test_a_model_with_the_name_of_the_index(publisher: Any, server: Any) -> None:

@@ -5,6 +5,7 @@ import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import dgl
 import pandas as pd
@@ -15,8 +16,10 @@ from torch import Tensor
 
 from dgl_deepgnn.data import load_data
 from dgl_deepgnn.errors import UserError
-from dgl_deepgnn.hub import from_pretrained, predict, publish
+from dgl_deepgnn.hub import from_pretrained, predict, prediction, publish
 from dgl_deepgnn.hub.prediction import _columns
+from dgl_deepgnn.nn import create_model
+from dgl_deepgnn.nn.inference import memory_size
 
 NAME = "tiny.karate"
 
@@ -198,3 +201,48 @@ def test_missing_self_loops_are_told(published: Path, tmp_path: Path) -> None:
     dgl.save_graphs(str(tmp_path / "graphs.bin"), [graph])
     with pytest.warns(UserWarning, match="lack self-loops"):
         predict(NAME, tmp_path / "graphs.bin", tmp_path / "out.csv", published)
+
+
+@pytest.mark.parametrize("level", ["node", "edge", "graph"])
+@pytest.mark.parametrize("sizes", [[0], [0, 0], [0, 2], [2, 0]])
+def test_graphs_of_nothing_have_a_table_too(
+    level: str, sizes: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Layer by layer as in one pass: a header, a schema."""
+    model = create_model(
+        "resgcn", in_feats=3, hidden_feats=4, out_feats=2, num_layers=2, head=level
+    )
+    model.pretrained = {"data": {"level": level, "target": "multiclass"}}
+    record = SimpleNamespace(check_prepared=lambda graph, where: graph)
+    model.origin = record
+    monkeypatch.setattr(prediction, "Origin", SimpleNamespace)
+    monkeypatch.setattr(prediction, "from_pretrained", lambda *_: model.eval())
+    graphs = [dgl.graph(([], []), num_nodes=size).add_self_loop() for size in sizes]
+    for graph in graphs:
+        graph.ndata["feat"] = torch.ones(graph.num_nodes(), 3)
+    dgl.save_graphs(str(tmp_path / "g.bin"), graphs)
+    tables = []
+    for name, memory in (
+        ("a.csv", None),
+        ("b.csv", "1MB"),
+        ("a.parquet", None),
+        ("b.parquet", "1MB"),
+    ):
+        output = tmp_path / name
+        predict(NAME, tmp_path / "g.bin", output, prepared=True, memory=memory)
+        tables.append(pd.read_csv(output) if name.endswith("csv") else pd.read_parquet(output))
+    assert "probability_0" in tables[0] and "label" in tables[0]
+    for table in tables[1:]:
+        pd.testing.assert_frame_equal(table, tables[0], check_dtype=False)
+    assert list(tables[2].dtypes) == list(tables[3].dtypes)
+
+
+@pytest.mark.parametrize(
+    "size", ["9" * 500, "9" * 20 + "EB", 10**500, "2GB\x1b", "2GB\n", "٣GB", "1_0GB", "", "-2GB"]
+)
+def test_memory_of_a_size_that_is_none(size: str | int) -> None:
+    with pytest.raises(UserError, match=r"memory=.* is (not a size of at least|more than any)"):
+        predict(NAME, "g.bin", "p.csv", memory=size)
+    with pytest.raises(UserError) as caught:
+        memory_size(size)
+    assert len(str(caught.value)) < 300 and str(caught.value).isprintable()
