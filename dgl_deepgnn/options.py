@@ -8,7 +8,10 @@ from annotated_types import Ge, Le, Lt
 
 from dgl_deepgnn.wording import quoted
 
-__all__ = ["InnerLayers", "Seed", "checked_option"]
+__all__ = ["Count", "InnerLayers", "Seed", "checked_option"]
+
+Count = Annotated[int, Le(10**6)]
+"""Of what a generated data set has: more is not computed in any time."""
 
 Seed = Annotated[int, Ge(0), Lt(2**32)]
 """Of a data set: what NumPy and scikit-learn take."""

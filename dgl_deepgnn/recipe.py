@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -38,6 +39,8 @@ __all__ = ["Recipe", "RecipeError", "json_schema", "list_recipes", "load_recipe"
 
 MAX_BYTES = 100_000
 """Of a recipe's file."""
+MAX_CHANGE = 300
+"""Letters of what `Recipe.changed` says of one key."""
 MAX_CHAIN = 10
 """Recipes that extend each other."""
 SCHEMA_COMMENT = "# yaml-language-server: $schema=schema.json\n"
@@ -47,6 +50,13 @@ class RecipeError(UserError):
     """A recipe that cannot be run; the message names the file, the key and what is allowed."""
 
 
+def _check_printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("holds characters that cannot be printed")
+    return text
+
+
+Change = Annotated[str, Field(max_length=MAX_CHANGE), AfterValidator(_check_printable)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
@@ -306,7 +316,7 @@ class Recipe(_Section):
     training: TrainingSection
     seeds: list[Seed] = Field([0], min_length=1, max_length=1000)
     speedup: SpeedupSection = SpeedupSection()
-    changed: list[str] = Field([], max_length=1000, exclude=True)
+    changed: list[Change] = Field([], max_length=1000, exclude=True)
     """What was set of the network, of which the name says nothing; see `load_recipe`."""
 
     @property
@@ -400,6 +410,8 @@ def load_recipe(source: str | Path, overrides: Mapping[str, Any] | Sequence[str]
         overrides = dict(parse_override(text) for text in overrides)
     before = copy.deepcopy(content)
     for key, value in overrides.items():
+        if key.partition(".")[0] == "changed":
+            raise RecipeError(f"--set {key}: this says what was set, and is not set itself.")
         _set(content, key, value)
     try:
         recipe = Recipe.model_validate(content)
@@ -514,7 +526,7 @@ def _changed(before: dict[str, Any], recipe: Recipe) -> list[str]:
     for key in sorted({*old, *new}):
         if old.get(key) != new.get(key):
             text = yaml.safe_dump(new.get(key), default_flow_style=True).partition("\n")[0]
-            changed[key] = f"{key}={text}"
+            changed[key] = f"{key}={text}"[:MAX_CHANGE]
     return list(changed.values())
 
 

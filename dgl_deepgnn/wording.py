@@ -2,7 +2,7 @@
 
 import reprlib
 
-__all__ = ["counted", "fixed", "printable", "quoted"]
+__all__ = ["counted", "fixed", "plotted", "printable", "quoted"]
 
 
 def counted(number: int, noun: str) -> str:
@@ -25,6 +25,17 @@ def fixed(number: float, digits: int) -> str:
     ('0.8451', '1e+308')
     """
     return f"{number:.{digits}f}" if abs(number) < 1e9 else f"{number:.4g}"
+
+
+def plotted(text: str, most: int = 100) -> str:
+    r"""Text as matplotlib is to draw it: no formula, and not endless.
+
+    Examples
+    --------
+    >>> plotted("between $ and $"), len(plotted("x" * 1000))
+    ('between \\$ and \\$', 103)
+    """
+    return (text if len(text) <= most else f"{text[:most]}...").replace("$", r"\$")
 
 
 def printable(text: str) -> str:

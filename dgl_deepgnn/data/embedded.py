@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import networkx
 import numpy as np
 import torch
+from annotated_types import Le
 from numpy.typing import NDArray
 
 from dgl_deepgnn.data.catalog import register_dataset
@@ -12,10 +15,12 @@ from dgl_deepgnn.data.task_data import TaskData
 from dgl_deepgnn.data.transforms import masks_from_indices, split_items, undirected
 from dgl_deepgnn.errors import DGLError
 from dgl_deepgnn.graph import make_graph
-from dgl_deepgnn.options import Seed
+from dgl_deepgnn.options import Count, Seed
 
 __all__ = ["csbm", "digits", "digits_grid", "karate"]
 
+MAX_FEATURES = 10**9
+"""Numbers, all together."""
 _DIGITS = {
     "citation": "Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI, 1998",
     "licence": "CC BY 4.0",
@@ -146,11 +151,11 @@ def karate() -> TaskData:
     },
 )
 def csbm(
-    num_nodes: int = 1000,
-    num_classes: int = 4,
-    avg_degree: float = 10.0,
+    num_nodes: Count = 1000,
+    num_classes: Annotated[int, Le(1000)] = 4,
+    avg_degree: Annotated[float, Le(1000)] = 10.0,
     homophily: float = 0.8,
-    feature_dim: int = 32,
+    feature_dim: Count = 32,
     signal: float = 1.0,
     seed: Seed = 0,
 ) -> TaskData:
@@ -164,14 +169,14 @@ def csbm(
     Parameters
     ----------
     num_nodes, num_classes : int, optional
-        Size; classes are as equal as they can be.
+        Size, at most 1,000,000 and 1000; classes are as equal as they can be.
     avg_degree : float, optional
-        Expected neighbours of a node, self-loop not counted.
+        Expected neighbours of a node, self-loop not counted, at most 1000.
     homophily : float, optional
         Share of edges within a class, from 0 to 1. ``1 / num_classes`` leaves the graph
         without information.
     feature_dim : int, optional
-        Columns of the features.
+        Columns of the features; times `num_nodes` at most 1,000,000,000.
     signal : float, optional
         Length of the class means, in standard deviations of the noise.
     seed : int, optional
@@ -182,12 +187,17 @@ def csbm(
     DGLError
         If the numbers allow no such graph.
     """
-    sizes = np.full(num_classes, num_nodes // max(num_classes, 1))
+    sizes = np.full(max(num_classes, 1), num_nodes // max(num_classes, 1))
     sizes[: num_nodes % max(num_classes, 1)] += 1
     if num_classes < 2 or sizes.min() < 5 or feature_dim < 1:
         raise DGLError(
             f"csbm: num_nodes={num_nodes}, num_classes={num_classes}, feature_dim={feature_dim}; "
             "needed: at least 2 classes of 5 nodes each and one feature."
+        )
+    if num_nodes * feature_dim > MAX_FEATURES:
+        raise DGLError(
+            f"csbm: num_nodes={num_nodes} times feature_dim={feature_dim} is more than "
+            f"{MAX_FEATURES:,}."
         )
     if not 0 <= homophily <= 1:
         raise DGLError(f"csbm: homophily={homophily}; allowed: 0 to 1.")

@@ -15,17 +15,20 @@ from dgl_deepgnn.data.task_data import TaskData
 from dgl_deepgnn.data.transforms import deal_graphs, deal_parts, undirected
 from dgl_deepgnn.errors import DGLError
 from dgl_deepgnn.graph import as_graph
-from dgl_deepgnn.options import Seed
+from dgl_deepgnn.options import Count, Seed
 
 __all__ = ["depth_bounds", "hops_to_nearest", "long_range", "random_tree"]
 
 CHAIN = (8, 24)  # shortest and longest chain between two junctions
+MAX_NODES = 10**8  # of all trees together
 
 
 @register_dataset(
     "long-range", safe=True, values={"k": 100, "graphs": 100, "num_nodes": 2000, "seed": None}
 )
-def long_range(k: int = 20, graphs: int = 40, num_nodes: int = 500, seed: Seed = 0) -> TaskData:
+def long_range(
+    k: Count = 20, graphs: Count = 40, num_nodes: Count = 500, seed: Seed = 0
+) -> TaskData:
     """Random trees of large diameter; a node is positive if a marked node is within `k` hops.
 
     The trees are chains of 8 to 24 nodes joined at junctions of degree three (diameter about 200
@@ -45,7 +48,7 @@ def long_range(k: int = 20, graphs: int = 40, num_nodes: int = 500, seed: Seed =
     graphs : int, optional
         Number of trees, at least 5.
     num_nodes : int, optional
-        Nodes of each tree, more than ``4 k``.
+        Nodes of each tree, more than ``4 k``; of all trees together at most 100,000,000.
     seed : int, optional
         Seed of trees and marks.
 
@@ -58,6 +61,10 @@ def long_range(k: int = 20, graphs: int = 40, num_nodes: int = 500, seed: Seed =
         raise DGLError(
             f"long-range: k={k}, graphs={graphs}, num_nodes={num_nodes}; "
             "needed: k >= 1, graphs >= 5 and num_nodes > 4 * k."
+        )
+    if graphs * num_nodes > MAX_NODES:
+        raise DGLError(
+            f"long-range: graphs={graphs} times num_nodes={num_nodes} is more than {MAX_NODES:,}."
         )
     rng = np.random.default_rng(seed)
     trees, marks, positive = [], [], []

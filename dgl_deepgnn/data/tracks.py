@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import torch
+from annotated_types import Le
 from numpy.typing import NDArray
 
 from dgl_deepgnn.data.catalog import register_dataset
@@ -21,7 +22,7 @@ from dgl_deepgnn.data.hits import (
 from dgl_deepgnn.data.task_data import TaskData
 from dgl_deepgnn.data.transforms import deal_parts
 from dgl_deepgnn.errors import DGLError
-from dgl_deepgnn.options import Seed
+from dgl_deepgnn.options import Count, Seed
 
 __all__ = ["Crossings", "bending_radius", "helix_crossings", "tracks"]
 
@@ -40,6 +41,7 @@ VERTEX_SPREAD = (1e-4, 1e-4, 0.01)  # standard deviations of x, y, z in m
 RESOLUTION = (1e-4, 5e-4)  # standard deviations of r * phi and of z in m
 EFFICIENCY = 0.98  # of a layer to see a particle
 MAX_Z0 = 0.3  # m
+MAX_PARTICLES = 10**8  # of all events together
 
 
 class Crossings(NamedTuple):
@@ -141,9 +143,9 @@ def helix_crossings(
     values={"events": 200, "particles": 500, "noise": 1, "field": 4, "seed": None},
 )
 def tracks(
-    events: int = 20,
-    particles: int = 80,
-    noise: float = 0.1,
+    events: Count = 20,
+    particles: Annotated[int, Le(10_000)] = 80,
+    noise: Annotated[float, Le(10)] = 0.1,
     field: float = 3.0,
     seed: Seed = 0,
 ) -> TaskData:
@@ -163,11 +165,11 @@ def tracks(
     Parameters
     ----------
     events : int, optional
-        Graphs, at least 5.
+        Graphs, from 5 to 1,000,000; times `particles` at most 100,000,000.
     particles : int, optional
-        Charged particles per event.
+        Charged particles per event, at most 10,000.
     noise : float, optional
-        Noise hits per expected particle hit.
+        Noise hits per expected particle hit, at most 10.
     field : float, optional
         Magnetic field in T, from 0.1 to 3.2 (above, a particle of 0.5 GeV would not reach the
         outermost layer).
@@ -183,6 +185,10 @@ def tracks(
         raise DGLError(
             f"tracks: events={events}, particles={particles}, noise={noise}, field={field}; "
             "needed: events >= 5, particles >= 1, noise >= 0, 0.1 <= field <= 3.2."
+        )
+    if events * particles > MAX_PARTICLES:
+        raise DGLError(
+            f"tracks: events={events} times particles={particles} is more than {MAX_PARTICLES:,}."
         )
     rng = np.random.default_rng(seed)
     pairs = [(inner, inner + 1) for inner in range(len(LAYER_RADII) - 1)]

@@ -57,7 +57,7 @@ def draw(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    messages = [textwrap.fill(verdict.message, 150) for verdict in verdicts]
+    messages = [textwrap.fill(verdict.message, 150).replace("$", r"\$") for verdict in verdicts]
     lines = sum(message.count("\n") + 1 for message in messages)
     below = 0.9 + 0.36 * len(verdicts) + _LINE * lines  # inches
     figure = Figure(figsize=(11, 8.2 + below))

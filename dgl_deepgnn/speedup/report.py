@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from dgl_deepgnn.files import write_figure
-from dgl_deepgnn.wording import counted, fixed
+from dgl_deepgnn.wording import counted, fixed, plotted
 
 __all__ = [
     "describe_ratio",
@@ -121,7 +121,7 @@ def plot_speedup(path: Path, result: dict[str, Any]) -> None:
         if drawn.any():
             low, middle, high = np.nanquantile(table[:, drawn], [0.25, 0.5, 0.75], axis=0)
         diverged = int(np.isnan(table).any(axis=1).sum())
-        label = f"{arm} (lr {facts['lr']:.2g})"
+        label = f"{plotted(arm, 40)} (lr {facts['lr']:.2g})"
         label += f", {diverged} of {counted(len(table), 'seed')} diverged" if diverged else ""
         (line,) = axes.plot(steps, middle, label=label, linewidth=2.4 if arm == PRINCIPLED else 1.4)
         curves.append((line, middle))
@@ -137,7 +137,7 @@ def plot_speedup(path: Path, result: dict[str, Any]) -> None:
             fontsize="small",
         )
     axes.set(
-        title=f"{result['recipe']}: early training, each arm at its best learning rate",
+        title=f"{plotted(result['recipe'])}: early training, each arm at its best learning rate",
         xlabel="optimizer step",
         ylabel=f"training loss (median and quartiles of {counted(len(result['seeds']), 'seed')})",
         yscale="log",

@@ -295,6 +295,11 @@ class RunFolder:
             lock.acquire(timeout=0)
         except Timeout:
             raise UserError(f"{self.path} is being trained by another process.") from None
+        except OSError as error:  # a link, say, which is not followed
+            raise UserError(
+                f"{self.path / '.lock'} cannot be locked ({error.strerror}). Remove it, and "
+                f"continue with {self._resume}."
+            ) from None
         try:
             yield
         finally:

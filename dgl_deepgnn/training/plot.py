@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from dgl_deepgnn.files import write_figure
+from dgl_deepgnn.wording import plotted
 
 __all__ = ["plot_losses"]
 
@@ -30,7 +31,7 @@ def plot_losses(path: Path, title: str, losses: dict[int, list[float]]) -> None:
         marker = "o" if len(values) == 1 else None  # a line of one point would not be seen
         steps = range(1, len(values) + 1)
         axes.plot(steps, values, label=f"seed {seed}", linewidth=1.2, marker=marker)
-    axes.set(title=title, xlabel="optimizer step", ylabel="training loss", yscale="log")
+    axes.set(title=plotted(title), xlabel="optimizer step", ylabel="training loss", yscale="log")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3, which="both")
     axes.legend(fontsize="small", ncols=2)

@@ -206,3 +206,13 @@ def test_a_log_is_not_appended_outside(tmp_path: Path) -> None:
     assert (tmp_path / "outside").read_text() == ""
     assert len(log.read_text().splitlines()) == 3
     assert json.loads((folder / "summary.json").read_text())["best_seed"] == 0
+
+
+def test_a_lock_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
+    folder = train(RECIPE, tmp_path / "run", progress=False).path
+    (tmp_path / "mine").write_text("mine")
+    (folder / ".lock").unlink(missing_ok=True)
+    (folder / ".lock").symlink_to(tmp_path / "mine")
+    with pytest.raises(UserError, match=r"\.lock cannot be locked.*Remove it"):
+        train(RECIPE, folder, resume=True, progress=False)
+    assert (tmp_path / "mine").read_text() == "mine"

@@ -18,10 +18,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dgl_deepgnn.cli.commands import run
-from dgl_deepgnn.errors import UserError
+from dgl_deepgnn.diagnostics import diagnose
+from dgl_deepgnn.diagnostics.verdicts import Verdict
+from dgl_deepgnn.errors import DGLError, UserError
 from dgl_deepgnn.hub import publish
+from dgl_deepgnn.nn import create_model
 from dgl_deepgnn.recipe import DataSection, Recipe, RecipeError, load_recipe
 from dgl_deepgnn.speedup import measure_speedup
+from dgl_deepgnn.speedup.report import plot_speedup
 from dgl_deepgnn.training import train
 from dgl_deepgnn.training.checking import check_recipe
 from dgl_deepgnn.training.tuning import tune
@@ -182,6 +186,82 @@ def test_a_recipe_that_could_not_be_read_again_is_not_trained(value: Any) -> Non
     recipe.data = DataSection(name="python:x:y", options={"value": value})
     with pytest.raises(RecipeError, match=r"more than"):
         recipe.to_yaml()
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "says"),
+    [
+        ("csbm", {"num_nodes": 10**12}, "'num_nodes'.*1000000"),
+        ("csbm", {"num_nodes": 10**400}, "'num_nodes'.*1000000"),
+        ("csbm", {"num_classes": 10**12}, "'num_classes'.*1000"),
+        ("csbm", {"num_classes": -1}, "at least 2 classes"),
+        ("csbm", {"num_nodes": -1}, "at least 2 classes"),
+        ("csbm", {"feature_dim": 10**12}, "'feature_dim'.*1000000"),
+        ("csbm", {"feature_dim": 10**6, "num_nodes": 10**6}, "more than 1,000,000,000"),
+        ("csbm", {"avg_degree": 1e300, "num_nodes": 10**6}, "'avg_degree'.*1000"),
+        ("tracks", {"events": 10**12}, "'events'.*1000000"),
+        ("tracks", {"particles": 10**12}, "'particles'.*10000"),
+        ("tracks", {"events": 10**6, "particles": 10**4}, "more than 100,000,000"),
+        ("tracks", {"noise": 1e300}, "'noise'.*10"),
+        ("long-range", {"graphs": 10**12}, "'graphs'.*1000000"),
+        ("long-range", {"num_nodes": 10**12}, "'num_nodes'.*1000000"),
+        ("long-range", {"k": 10**12, "num_nodes": 10**6}, "'k'.*1000000"),
+        ("long-range", {"graphs": 10**6, "num_nodes": 10**6}, "more than 100,000,000"),
+        ("digits", {"neighbors": 10**12}, "1 to 1796"),
+    ],
+)
+def test_sizes_of_data_that_are_refused(
+    name: str, options: dict[str, Any], says: str, limit: Any
+) -> None:
+    recipe = load_recipe(write(KARATE))
+    recipe.data = DataSection(name=name, options=options)
+    with limit(10), pytest.raises(DGLError, match=says):
+        train(recipe, "run", progress=False)
+    assert not Path("run").exists()
+
+
+# What is said of changes
+
+
+@pytest.mark.parametrize("text", ["\x1b[2J", "a\nb", "\u202e", "x" * 301])
+def test_changes_that_are_refused(text: str) -> None:
+    write(KARATE + f"changed: [{json.dumps(text)}]\n")
+    with pytest.raises(RecipeError, match=r"changed\.0"):
+        load_recipe("recipe.yaml")
+
+
+@pytest.mark.parametrize("key", ["changed", "changed.0"])
+def test_changes_are_not_set(key: str) -> None:
+    recipe = write(KARATE)
+    with pytest.raises(RecipeError, match=f"--set {key}: .*not set itself"):
+        load_recipe(recipe, [f"{key}=[a]"])
+    with pytest.raises(RecipeError, match=f"--set {key}: .*not set itself"):
+        load_recipe(recipe, {key: ["a"]})
+
+
+def test_a_long_change_can_be_read_again() -> None:
+    t = "per-depth:0." + "1" * 500
+    recipe = load_recipe(write(KARATE), {"model.t": t})
+    assert load_recipe(write(recipe.to_yaml(), "again.yaml")) == recipe
+
+
+FORMULAS = [r"$\frac{$", "$$$$", "$", r"\$x$", "$a$ " * 70]
+
+
+@pytest.mark.parametrize("text", FORMULAS)
+def test_a_figure_shows_no_formula(text: str) -> None:
+    write(KARATE + f"changed: [{json.dumps(text)}]\n")
+    recipe = load_recipe("recipe.yaml")
+    assert train(recipe, "run", progress=False).path.joinpath("loss.png").exists()
+    path, result = measure_speedup(recipe, "record", progress=False)
+    result["arms"][text] = result["arms"].pop("stock")
+    plot_speedup(path / "again.png", result)
+    verdict = Verdict("signal", "ok", text)
+    model = create_model("resgcn", in_feats=2, hidden_feats=2, out_feats=2, num_layers=2)
+    graph = dgl.graph(([0, 1], [1, 0])).add_self_loop()
+    found = diagnose(model, graph, torch.ones(2, 2), draws=1)
+    found.verdicts.append(verdict)
+    found.plot("diagnosis.png")
 
 
 # Code
