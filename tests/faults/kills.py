@@ -117,6 +117,56 @@ class Speedup(Life):
         assert _names(folder.path / "trials") == _names(whole.path / "trials")
 
 
+class Tune(Life):
+    """``dgl-deepgnn tune``."""
+
+    def command(self) -> tuple[object, ...]:
+        tuning = self.place / "tuning"
+        if tuning.exists():
+            return ("tune", "--resume", tuning)
+        size = ("--layers", 2, "--width", 2, "--seeds", 1)
+        return ("tune", self.scene.recipe, *size, "--output", tuning)
+
+    def finished(self) -> dict[str, bytes]:
+        tuning, found = self.place / "tuning", {}
+        if tuning.exists():
+            folder = RunFolder.open(tuning)
+            for file in (tuning / "trials").glob("[!.]*"):
+                # A trial goes on in the next round: what it has seen stays.
+                _, facts = folder.load(f"trials/{file.name}")
+                for epoch, loss in facts["val_loss"].items():
+                    found[f"{file.name} {epoch}"] = repr(loss).encode()
+        return found
+
+    def check(self) -> None:
+        ours, whole = self.place / "tuning", self.scene.tuning
+        for name in ("tuning.json", "tuned.yaml", "run.json"):
+            assert (ours / name).read_bytes() == (whole / name).read_bytes(), name
+        assert _names(ours) == _names(whole)
+        _same_files(ours / "trials", whole / "trials")
+        assert _names(ours / "trials") == _names(whole / "trials")
+        assert _names(self.place) == {"tuning"}
+
+
+class Check(Life):
+    """``dgl-deepgnn check``: its folder is there whole, or not at all."""
+
+    def command(self) -> tuple[object, ...]:
+        shutil.rmtree(self.place / "check", ignore_errors=True)
+        sizes = ("--depths", "2,3", "--widths", "2,3", "--steps", 1, "--seeds", 2)
+        return ("check", self.scene.recipe, *sizes, "--output", self.place / "check")
+
+    def finished(self) -> dict[str, bytes]:
+        if (self.place / "check").exists():
+            self.check()
+        return {}
+
+    def check(self) -> None:
+        _same_files(self.place / "check", self.scene.checked)
+        assert _names(self.place / "check") == _names(self.scene.checked)
+        assert _names(self.place) == {"check"}
+
+
 class Publish(Life):
     """``dgl-deepgnn publish --replace``, over an entry with another licence."""
 

@@ -12,10 +12,13 @@ from typing import Any
 import torch
 
 from dgl_deepgnn import __main__
+from dgl_deepgnn.files import write_json
 from dgl_deepgnn.hub import publish
 from dgl_deepgnn.recipe import Recipe
 from dgl_deepgnn.speedup import measure_speedup
 from dgl_deepgnn.training import RunFolder, train
+from dgl_deepgnn.training.checking import check_recipe
+from dgl_deepgnn.training.tuning import tune
 
 torch.set_num_threads(1)  # OpenMP's threads do not survive a fork
 NAME = "tiny.karate"
@@ -36,6 +39,7 @@ class Scene:
     ::
 
         recipe.yaml   run/   run.speedup/
+        tuning/        a tuning of it   checked/   its depth check
         zoo/           the run, published; in older/ with another licence
         interrupted/   seed 0 is done, seed 1 in its ninth epoch
     """
@@ -47,6 +51,7 @@ class Scene:
         )
         self.interrupted, self.zoo = folder / "interrupted", folder / "zoo"
         self.older = folder / "older"
+        self.tuning, self.checked = folder / "tuning", folder / "checked"
 
     def make(self) -> Scene:
         """Write them, in another process: whoever has trained may not be forked any more."""
@@ -59,6 +64,11 @@ class Scene:
         self.recipe.write_text(recipe.to_yaml())
         train(recipe, self.run, progress=False)
         measure_speedup(recipe, self.speedup, progress=False)
+        tune(recipe, self.tuning, num_layers=2, hidden_feats=2, seeds=1, progress=False)
+        result = check_recipe(recipe, [2, 3], [2, 3], steps=1, seeds=2)
+        self.checked.mkdir()
+        result.plot(self.checked / "check.png")
+        write_json(self.checked / "check.json", result.to_dict())
         publish(self.run, zoo=self.zoo)
         publish(self.run, zoo=self.older, licence="MIT")
         append = RunFolder.append_metrics

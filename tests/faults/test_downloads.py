@@ -7,6 +7,7 @@ import io
 import json
 import os
 import pickle
+import subprocess
 import sys
 import warnings
 import zipfile
@@ -32,6 +33,7 @@ from dgl_deepgnn.hub import (
     list_pretrained,
     predict,
 )
+from tests.faults.kills import slow_server
 
 NAME = "resgcn2.digits"
 WEIGHTS = f"/{NAME}/model.safetensors"
@@ -659,3 +661,33 @@ def test_what_a_model_says_is_printed_harmlessly(
     with pytest.raises(ZooError) as caught:  # without the command line, too
         evaluate(NAME, publisher.zoo)
     assert str(caught.value).isprintable()
+
+
+# Together
+
+
+def test_several_processes_download_one_model_at_once(publisher: Any, tmp_path: Path) -> None:
+    """Each ends with the whole model, whoever was first."""
+    program = (
+        "import sys; from dgl_deepgnn.hub import from_pretrained, download; "
+        "from_pretrained(*sys.argv[1:]); print(download(*sys.argv[1:]))"
+    )
+    (publisher.folder / "large.bin").write_bytes(bytes(300_000))
+    publisher.publish()
+    with slow_server(publisher.zoo) as address:
+        processes = [
+            subprocess.Popen(
+                [sys.executable, "-c", program, NAME, address],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for _ in range(3)
+        ]
+        for process in processes:
+            out, err = process.communicate()
+            assert process.returncode == 0, err
+            for file in publisher.folder.iterdir():
+                assert (Path(out.strip()) / file.name).read_bytes() == file.read_bytes()
+    left = [path.name for path in (tmp_path / "cache").rglob("*")]
+    assert not any(name.startswith(".download") or name.endswith(".tmp") for name in left)

@@ -26,7 +26,17 @@ def test_a_small_share() -> None:
         text=True,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    for kind in ("train", "speedup", "publish", "download", "finished run", "index", "run files"):
+    for kind in (
+        "train",
+        "speedup",
+        "tune",
+        "check",
+        "publish",
+        "download",
+        "finished run",
+        "index",
+        "run files",
+    ):
         assert re.search(rf"{kind}`? \| [1-9]", done.stdout), done.stdout
 
 

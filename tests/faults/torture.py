@@ -27,8 +27,10 @@ from tests.faults.workers import HANG, REFUSED, TRACEBACK, WHOLE, Part, Tally, s
 PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
 START, END = "<!-- written by make torture -->", "<!-- end -->"
 LIVES: list[tuple[str, type[kills.Life], float]] = [
-    ("train", kills.Train, 0.4),
+    ("train", kills.Train, 0.2),
     ("speedup", kills.Speedup, 0.2),
+    ("tune", kills.Tune, 0.1),
+    ("check", kills.Check, 0.1),
     ("publish", kills.Publish, 0.2),
     ("download", kills.Download, 0.2),
 ]
