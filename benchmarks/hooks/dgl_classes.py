@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from dgl import DGLGraph
 from torch import Tensor, nn
 
-__all__ = ["GRAPHS", "LATER", "NOT_MADE", "STACKS", "WIDTH", "Stack", "graph_for"]
+__all__ = ["GRAPHS", "HERE", "NOT_MADE", "STACKS", "WIDTH", "Stack", "bare", "graph_for"]
 
 WIDTH, EDGE_FEATS, RELATIONS, HEADS = 64, 8, 3, 4
 
@@ -23,9 +23,6 @@ NOT_MADE = {
     "CuGraphSAGEConv": "cugraph-ops is not there",
 }
 """Classes of which there is no stack, and why."""
-
-LATER = {"GatedGCNConv": "comes with DGL 2; the table is of DGL 1.1"}
-"""Classes that only some versions have; their stacks are tested where they are there."""
 
 Call = Callable[[Any, DGLGraph, Tensor, Tensor], Tensor]
 """``call(layer, graph, features, features in front of the first layer)``."""
@@ -120,36 +117,16 @@ class Aggregations(nn.Module):
 class EdgesToo(nn.Module):
     """Layers that update edge features, too."""
 
-    def __init__(self, depth: int) -> None:
+    def __init__(self, make: Callable[[], nn.Module], depth: int, edges: str) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(
-            dglnn.EGATConv(WIDTH, EDGE_FEATS, WIDTH // HEADS, EDGE_FEATS // HEADS, HEADS)
-            for _ in range(depth)
-        )
+        self.layers = nn.ModuleList(make() for _ in range(depth))
+        self.edges = edges
 
     def forward(self, graph: DGLGraph, h: Tensor) -> Tensor:
         """Features of the nodes behind the last layer."""
-        e = graph.edata["e"]
+        e = graph.edata[self.edges]
         for i, layer in enumerate(self.layers):
             h, e = (x.flatten(1) for x in layer(graph, F.relu(h) if i else h, e))
-        return h
-
-
-class Gated(nn.Module):
-    """GatedGCN: edge features are added up beside the features."""
-
-    def __init__(self, depth: int) -> None:
-        super().__init__()
-        widths = [EDGE_FEATS, *[WIDTH] * (depth - 1)]
-        self.layers = nn.ModuleList(
-            dglnn.GatedGCNConv(WIDTH, width, WIDTH, batch_norm=False) for width in widths
-        )
-
-    def forward(self, graph: DGLGraph, h: Tensor) -> Tensor:
-        """Features of the nodes behind the last layer."""
-        e = graph.edata["e"]
-        for layer in self.layers:
-            h, e = layer(graph, h, e)
         return h
 
 
@@ -194,7 +171,11 @@ STACKS: dict[str, Callable[[int], nn.Module]] = {
     ),
     "GATConv": _stack(lambda i: dglnn.GATConv(WIDTH, WIDTH // HEADS, HEADS)),
     "GATv2Conv": _stack(lambda i: dglnn.GATv2Conv(WIDTH, WIDTH // HEADS, HEADS)),
-    "EGATConv": EdgesToo,
+    "EGATConv": lambda depth: EdgesToo(
+        lambda: dglnn.EGATConv(WIDTH, EDGE_FEATS, WIDTH // HEADS, EDGE_FEATS // HEADS, HEADS),
+        depth,
+        "e",
+    ),
     "EdgeGATConv": _stack(
         lambda i: dglnn.EdgeGATConv(WIDTH, EDGE_FEATS, WIDTH // HEADS, HEADS), _with_edges("e")
     ),
@@ -222,6 +203,14 @@ STACKS: dict[str, Callable[[int], nn.Module]] = {
     "GINConv of an MLP": _stack(lambda i: dglnn.GINConv(_mlp(), "sum")),
     "GINConv('max')": _stack(lambda i: dglnn.GINConv(nn.Linear(WIDTH, WIDTH), "max")),
     "GINEConv": _stack(lambda i: dglnn.GINEConv(nn.Linear(WIDTH, WIDTH)), _with_edges("wide")),
+    "GatedGCNConv": lambda depth: EdgesToo(
+        lambda: dglnn.GatedGCNConv(WIDTH, WIDTH, WIDTH), depth, "wide"
+    ),
+    "GatedGCNConv(residual=False)": lambda depth: EdgesToo(
+        lambda: dglnn.GatedGCNConv(WIDTH, WIDTH, WIDTH, batch_norm=False, residual=False),
+        depth,
+        "wide",
+    ),
     "GatedGraphConv": _stack(lambda i: dglnn.GatedGraphConv(WIDTH, WIDTH, 2, 1)),
     "GMMConv": _stack(lambda i: dglnn.GMMConv(WIDTH, WIDTH, 2, 3), _with_edges("pseudo")),
     "ChebConv": _stack(
@@ -291,8 +280,15 @@ STACKS: dict[str, Callable[[int], nn.Module]] = {
     "JumpingKnowledge('max')": lambda depth: Jump(depth, "max"),
 }
 """How a stack of so many layers is made, by the class and what it is made with."""
-if hasattr(dglnn, "GatedGCNConv"):
-    STACKS["GatedGCNConv"] = Gated
+
+
+def bare(name: str) -> str:
+    """Class of a stack."""
+    return name.split("(")[0].split(",")[0].split(" ")[0]
+
+
+HERE = [name for name in STACKS if hasattr(dglnn, bare(name))]
+"""Those whose class this version of DGL has."""
 
 
 def _undirected() -> DGLGraph:

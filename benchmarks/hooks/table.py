@@ -17,7 +17,7 @@ import dgl
 import torch
 from tqdm import tqdm
 
-from benchmarks.hooks.dgl_classes import GRAPHS, LATER, NOT_MADE, STACKS, WIDTH, graph_for
+from benchmarks.hooks.dgl_classes import GRAPHS, HERE, NOT_MADE, STACKS, WIDTH, bare, graph_for
 from dgl_deepgnn.errors import DGLError
 from dgl_deepgnn.files import write_json, write_text
 from dgl_deepgnn.init import UnknownModuleError, critical_
@@ -46,6 +46,7 @@ RULES = {
     "GCN2Conv": "2 / β: what the identity part (1 - β)² leaves",
     "GINConv": "2 / λ² with the sum's λ for the first linear layer, 2 for the others",
     "GraphConv": "2 / λ²; with weight=False nothing, where the aggregation is a mean",
+    "GatedGCNConv": "1 for the node and for its neighbours, whom gates average; the gates share 2",
     "HeteroGraphConv": "shared by the relations into a node type",
     "JumpingKnowledge": "nothing to draw; its LSTM stays",
     "RelGraphConv": "2 / λ², with the relational sum's growth, which random features find",
@@ -54,11 +55,6 @@ RULES = {
     "TAGConv": "2 over the mean of the hops' λ to the power 2j",
 }
 """Fan-in times variance in closed form, by the class."""
-
-
-def bare(name: str) -> str:
-    """Class of a row."""
-    return name.split("(")[0].split(",")[0].split(" ")[0]
 
 
 def measure(name: str, kind: str, arm: str) -> float | str | None:
@@ -86,13 +82,19 @@ def measure(name: str, kind: str, arm: str) -> float | str | None:
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Markdown of the results."""
+    versions: dict[str, list[str]] = {}
+    for row in rows:
+        versions.setdefault(row["dgl"], []).append(bare(row["name"]))
+    first, *others = sorted(versions, key=lambda version: -len(versions[version]))
+    also = "".join(f" ({', '.join(dict.fromkeys(versions[v]))}: {v})" for v in others)
     lines = [
-        f"Made by `{COMMAND}`: mean square behind {DEPTH} layers of width {WIDTH}, ReLU between "
-        f"them, on two random graphs (undirected / directed, both with self-loops), geometric mean "
-        f"of {len(SEEDS)} draws; measured: on fresh features. One draw of such a narrow network "
-        "scatters by a factor of 5 around a typical 0.3, and the first layers average unrelated "
-        "features, so that 0.01 is still order one: what counts is that it does not go on. The "
-        "last column is fan-in times variance in front of a ReLU, or why there is none.",
+        f"Made by `{COMMAND}` on DGL {first}{also}: mean square behind {DEPTH} layers of width "
+        f"{WIDTH}, ReLU between them, on two random graphs (undirected / directed, both with "
+        f"self-loops), geometric mean of {len(SEEDS)} draws; measured: on fresh features. One draw "
+        "of such a narrow network scatters by a factor of 5 around a typical 0.3, and the first "
+        "layers average unrelated features, so that 0.01 is still order one: what counts is that "
+        "it does not go on. The last column is fan-in times variance in front of a ReLU, or why "
+        "there is none.",
         "",
         "| layer | stock | closed form | measured | rule, or reason |",
         "| --- | --- | --- | --- | --- |",
@@ -100,7 +102,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     for row in rows:
         cells = [" / ".join(dict.fromkeys(map(_cell, row[arm]))) for arm in ARMS]
         lines.append(f"| `{row['name']}` | {' | '.join(cells)} | {_explained(row)} |")
-    for name, reason in (NOT_MADE | LATER).items():
+    for name, reason in NOT_MADE.items():
         lines.append(f"| `{name}` | - | - | - | {reason} |")
     return "\n".join(lines) + "\n"
 
@@ -141,12 +143,11 @@ def main() -> None:
     warnings.simplefilter("ignore")
     former = json.loads(RESULTS.read_text("utf-8"))["rows"] if RESULTS.exists() else []
     rows = {row["name"]: row for row in former}
-    shown = [name for name in STACKS if name not in LATER]
-    for name in tqdm([name for name in shown if fnmatch(name, arguments.layers)]):
+    for name in tqdm([name for name in HERE if fnmatch(name, arguments.layers)]):
         found = {arm: [measure(name, kind, arm) for kind in GRAPHS] for arm in ARMS}
-        rows[name] = {"name": name, **found}
-    ordered = [rows[name] for name in shown if name in rows]
-    write_json(RESULTS, {"command": COMMAND, "dgl": dgl.__version__, "rows": ordered})
+        rows[name] = {"name": name, "dgl": dgl.__version__, **found}
+    ordered = [rows[name] for name in STACKS if name in rows]
+    write_json(RESULTS, {"command": COMMAND, "rows": ordered})
     write_page(ordered)
 
 

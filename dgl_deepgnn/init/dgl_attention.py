@@ -1,4 +1,4 @@
-"""Initializer hooks of DGL's attention layers.
+"""Initializer hooks of DGL's attention layers, and of those with gates that sum to one.
 
 Attention sums to one over the in-edges of a node, so it is a mean. What only attention reads
 (attention vectors, projections of destination nodes) is drawn as the layer itself draws it. Heads
@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from dgl import nn as dglnn
 from dgl.nn import AGNNConv, DotGatConv, EdgeGATConv, EGATConv, GATConv, GATv2Conv
 from torch import nn
 
@@ -43,13 +44,7 @@ def _gat_conv(conv: Any, context: GraphContext) -> list[Stage]:
     if isinstance(conv.res_fc, nn.Linear):
         stage = [replace(m, share=0.5) for m in (value, _beside(value, conv.res_fc))]
     elif conv.res_fc is not None:
-        name = type(conv).__name__
-        raise UnknownModuleError(
-            conv,
-            f"{name}(residual=True) of equal widths adds its input as it is, so that no scale of "
-            f"its weights keeps the signal at order one. Use {name}(residual=False) with the "
-            "connection around it, and dgl_deepgnn.init.fixup_ or rezero_ for such branches.",
-        )
+        raise _adds_its_input(conv)
     target = getattr(conv, "fc_dst", None)
     _redraw(*([conv.attn] if second else [conv.attn_l, conv.attn_r]))
     if target is not None and target is not project:
@@ -120,10 +115,45 @@ def _egat_conv(conv: Any, context: GraphContext) -> list[Stage]:
     return [[value, *edges]]
 
 
+def _gated_gcn_conv(conv: Any, context: GraphContext) -> list[Stage]:
+    """Describe a node beside a mean of its neighbours, weighted by gates channel by channel.
+
+    Gates are sigmoids of the edge features, the sum of three parts.
+    """
+    if conv.residual:
+        raise _adds_its_input(conv)
+    value = LinearMap(
+        conv,
+        conv.B.weight,
+        conv.B.in_features,
+        conv.B.out_features,
+        conv.B.bias,
+        context.weighted(None).spectral_radius(conv, "right"),
+    )
+    nodes = [replace(m, share=0.5) for m in (_beside(value, conv.A), value)]
+    edges = [replace(_beside(value, part), share=1 / 3) for part in (conv.D, conv.E, conv.C)]
+    linears = (conv.A, conv.B, conv.C, conv.D, conv.E)
+    return [[*nodes, *edges], *other_stages(conv, context, *linears)]
+
+
+if hasattr(dglnn, "GatedGCNConv"):  # since DGL 2.0
+    register_initializer(dglnn.GatedGCNConv)(_gated_gcn_conv)
+
+
 @register_initializer(AGNNConv)
 def _agnn_conv(conv: nn.Module, context: GraphContext) -> list[Stage]:
     """Describe a mean of neighbours weighted by their likeness; beta is not drawn."""
     return []
+
+
+def _adds_its_input(conv: nn.Module) -> UnknownModuleError:
+    name = type(conv).__name__
+    return UnknownModuleError(
+        conv,
+        f"{name}(residual=True) of equal widths adds its input as it is, so that no scale of "
+        f"its weights keeps the signal at order one. Use {name}(residual=False) with the "
+        "connection around it, and dgl_deepgnn.init.fixup_ or rezero_ for such branches.",
+    )
 
 
 def _values(conv: Any) -> nn.Linear:

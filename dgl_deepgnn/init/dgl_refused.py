@@ -32,8 +32,6 @@ REASONS: dict[str, str] = {
     "depends on the scale of both",
     "GMMConv": "weighs the neighbours by Gaussians of the edges' coordinates: their sum is not "
     "known without them",
-    "GatedGCNConv": "gates its messages by edge features that each layer adds to, and by default "
-    "normalizes the batch",
     "GatedGraphConv": "is recurrent and gated (GRU): its states are bounded by tanh, and a gate "
     "has no critical point",
     "GroupRevRes": "adds the results of its layers to what they were made of, group by group: "

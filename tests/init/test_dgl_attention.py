@@ -44,6 +44,17 @@ def test_new_edge_features_are_of_three_parts() -> None:
     assert not conv.bias.any()
 
 
+@pytest.mark.skipif(not hasattr(dgl.nn, "GatedGCNConv"), reason="since DGL 2.0")
+def test_gates_share_and_so_do_node_and_neighbours() -> None:
+    conv = dgl.nn.GatedGCNConv(300, 200, 250, batch_norm=False)
+    critical_(conv, output_layer=False)
+    for part in (conv.A, conv.B):
+        assert variance(part.weight, 300) == roughly(1)
+    for part, fan_in in ((conv.D, 300), (conv.E, 300), (conv.C, 200)):
+        assert variance(part.weight, fan_in) == roughly(2 / 3)
+        assert not part.bias.any()
+
+
 def test_dot_products() -> None:
     conv = critical_(DotGatConv((300, 200), 75, 4), output_layer=False)
     assert variance(conv.fc_src.weight, 300) == roughly(2)
