@@ -9,7 +9,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1] / "dgl_deepgnn"
 
 FLOORS = [
-    ["_environment", "wording"],
+    ["_environment", "progress", "wording"],
     ["errors"],
     ["registry", "options", "strict_yaml", "files", "graph"],
     ["operator"],

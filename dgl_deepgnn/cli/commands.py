@@ -47,6 +47,9 @@ Output = Annotated[
     typer.Option(help="Folder to write, not there yet; by default a new one under runs/."),
 ]
 Device = Annotated[str, typer.Option(help="Where to train: cpu, cuda, cuda:1, ...")]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", help="Print the result, and errors and warnings, alone.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
@@ -99,6 +102,7 @@ def train_command(
         bool, typer.Option("--tensorboard", help="Write TensorBoard events.")
     ] = False,
     allow_code: AllowCode = False,
+    quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Train a recipe over its seeds and write a run folder."""
@@ -110,6 +114,7 @@ def train_command(
             resume=resume is not None,
             device=device,
             tensorboard=tensorboard,
+            progress=not quiet,
             allow_code=allow_code,
         )
     if not is_first():
@@ -131,6 +136,7 @@ def speedup_command(
     ] = False,
     device: Device = "cpu",
     allow_code: AllowCode = False,
+    quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Record the early-training speed-up of a recipe: stock, usual practice, principled."""
@@ -142,6 +148,7 @@ def speedup_command(
             ablation=ablation,
             resume=resume is not None,
             device=device,
+            progress=not quiet,
             allow_code=allow_code,
         )
     text = f"{describe_speedup(result)}\nTable and plot: {path}"

@@ -14,6 +14,7 @@ from dgl_deepgnn.cli.commands import (
     Json,
     Output,
     Overrides,
+    Quiet,
     RecipeName,
     app,
     recipe_and_folder,
@@ -38,6 +39,7 @@ def tune_command(
     seeds: Annotated[int, typer.Option(min=1, help="Seeds of every learning rate.")] = 3,
     device: Device = "cpu",
     allow_code: AllowCode = False,
+    quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Find a recipe's learning rate on a small network, for the recipe's size."""
@@ -51,6 +53,7 @@ def tune_command(
             seeds=seeds,
             resume=resume is not None,
             device=device,
+            progress=not quiet,
             allow_code=allow_code,
         )
     _print(

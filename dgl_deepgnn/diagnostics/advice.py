@@ -89,6 +89,8 @@ def _by_scale(
             just = ", just" if retrial.near else ""
             return " ".join([*tried, f"{call} mends it{just} (tried on a copy)."])
         tried.append(f"{call} does not mend it ({retrial.status}, tried on a copy).")
+    if isinstance(model, DeepGNN):
+        return _of_ours_by_scale(model, verdict)
     if ONLY_IN_TRAINING in verdict.message:
         return " ".join([*tried, "Take less dropout, or none in front of so many layers."])
     if verdict.status == "exploding":
@@ -99,6 +101,18 @@ def _by_scale(
     else:
         cause = "the activation, or what else forward does between the layers"
     return " ".join([*tried, f"Look for the cause elsewhere: {cause}."])
+
+
+def _of_ours_by_scale(model: DeepGNN, verdict: Verdict) -> str:
+    """Where no initialization mends it."""
+    if ONLY_IN_TRAINING in verdict.message:
+        return "Take less dropout: build it with a smaller dropout=."
+    if model.residual is None:
+        return (
+            "No draw mends it: without residual connections so many layers of this width scatter. "
+            "Build it with residual='fixup' or 'scaled', or wider (hidden_feats)."
+        )
+    return "No draw mends it: build it with fewer layers, or wider (hidden_feats)."
 
 
 def _of_one_scale(model: nn.Module, other: nn.Module) -> bool:

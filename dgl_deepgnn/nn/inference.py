@@ -15,7 +15,6 @@ import scipy.sparse as sp
 import torch
 from pydantic import ByteSize, TypeAdapter, ValidationError
 from torch import Tensor
-from tqdm import tqdm
 
 from dgl_deepgnn.errors import DGLError, UserError
 from dgl_deepgnn.graph import AnyGraph
@@ -24,6 +23,7 @@ from dgl_deepgnn.nn.conv import ResidualConv
 from dgl_deepgnn.nn.heads import EdgeHead
 from dgl_deepgnn.operator.aggregation import AggregationOperator
 from dgl_deepgnn.operator.sparse import SparseMatrix
+from dgl_deepgnn.progress import Progress
 from dgl_deepgnn.wording import quoted
 
 __all__ = ["layerwise_chunks", "layerwise_inference", "memory_size"]
@@ -169,7 +169,7 @@ def layerwise_chunks(
     training = model.training
     model.eval()
     try:
-        bar = tqdm(total=model.num_layers, unit="layer", disable=not progress)
+        bar = Progress(total=model.num_layers, unit="layer", disable=not progress)
         with bar:
             yield from _Layerwise(model, graph, feat, size, folder, bar).scores(edge_feat)
     finally:
@@ -198,7 +198,7 @@ class _Layerwise:
         feat: Tensor,
         memory: int,
         folder: str | Path | None,
-        bar: tqdm,
+        bar: Progress,
     ) -> None:
         self._model, self._operator, self._bar = model, operator, bar
         self._feat = _to_scipy(feat) if feat.layout == torch.sparse_csr else feat

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
-from tqdm import tqdm
 
 from dgl_deepgnn.data import TaskData, main_metric
 from dgl_deepgnn.errors import DGLError, UserError
 from dgl_deepgnn.files import new_folder, write_text
+from dgl_deepgnn.progress import Progress
 from dgl_deepgnn.recipe import Recipe, load_recipe
 from dgl_deepgnn.speedup.report import PRINCIPLED, STOCK, USUAL, plot_speedup, speedup_csv
 from dgl_deepgnn.training.folder import RunFolder
@@ -272,7 +272,7 @@ class _Trials:
         self.targets = [share * chance for share in self.spec.targets]
         folder.make("trials")
         count = len(arms) * (len(self.spec.learning_rates) + len(self.spec.seeds))
-        self.bar = tqdm(total=count * self.spec.steps, unit="step", disable=not progress)
+        self.bar = Progress(total=count * self.spec.steps, unit="step", disable=not progress)
 
     def run(self) -> dict[str, Any]:
         """Choose every arm's learning rate, train every seed, and compare."""

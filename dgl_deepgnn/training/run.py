@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from dgl_deepgnn.data import TaskData, main_metric
 from dgl_deepgnn.data.trust import load_recipe_data
 from dgl_deepgnn.errors import UserError
 from dgl_deepgnn.files import new_folder
+from dgl_deepgnn.progress import Progress
 from dgl_deepgnn.recipe import Recipe, load_recipe
 from dgl_deepgnn.training.folder import CheckpointFacts, RunFolder
 from dgl_deepgnn.training.plot import plot_losses
@@ -234,7 +234,7 @@ def _train_seed(
     name, _ = main_metric(data.target)
     every = recipe.training.evaluate_every
     patience = recipe.training.patience or trainer.total_epochs
-    bar = tqdm(
+    bar = Progress(
         total=trainer.total_epochs,
         initial=trainer.epoch,
         desc=f"{recipe.title} seed {seed}",

@@ -11,11 +11,11 @@ from typing import Annotated, Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
-from tqdm import tqdm
 
 from dgl_deepgnn.data import TaskData
 from dgl_deepgnn.errors import UserError
 from dgl_deepgnn.files import new_folder, write_text
+from dgl_deepgnn.progress import Progress
 from dgl_deepgnn.recipe import Recipe, load_recipe
 from dgl_deepgnn.training.folder import RunFolder
 from dgl_deepgnn.training.run import load_task
@@ -205,7 +205,7 @@ class _Tuning:
     def run(self) -> dict[str, Any]:
         """Halve the learning rates until the last round is done."""
         powers, rounds = list(self.grid), []
-        self.bar = tqdm(total=self.most_epochs, unit="epoch", disable=not self.progress)
+        self.bar = Progress(total=self.most_epochs, unit="epoch", disable=not self.progress)
         with self.bar:
             for number, epochs in enumerate(self.rounds):
                 scores = {power: self._score(power, epochs) for power in powers}
