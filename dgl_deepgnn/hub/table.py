@@ -47,10 +47,10 @@ def open_table(path: Path) -> Iterator[Table]:
     if path.suffix == PARQUET:
         try:
             import pyarrow.parquet  # noqa: F401
-        except ImportError:
+        except ImportError as error:
             raise UserError(
-                f"{path}: writing Parquet needs pyarrow. pip install 'dgl-deepgnn[parquet]', or "
-                "give a name that ends with .csv."
+                f"{path}: writing Parquet needs pyarrow ({error}). pip install "
+                "'dgl-deepgnn[parquet]', or give a name that ends with .csv."
             ) from None
     with open_whole(path) as file:
         table = _Parquet(file) if path.suffix == PARQUET else _CSV(file)

@@ -138,18 +138,20 @@ def warn_of_spread(
     module: nn.Module, stages: list[Stage], orthogonal: bool, stacklevel: int
 ) -> None:
     """Say so where one draw tells little about the mean over draws."""
-    spread = spread_of(stages) * (0.6 if orthogonal else 1.0)
+    factor = 3 if orthogonal else 5
+    spread = spread_of(stages) * factor / 5
     if spread <= 1:
         return
     width = statistics.median(stage[0].fan_in for stage in stages[1:] if stage)
     advice = "widen it, measure (critical_(model, graph, feat) scales the draw at hand)"
     if not orthogonal:
-        advice += ", or draw with orthogonal=True (three fifths of the spread)"
+        less = math.exp(math.sqrt(0.6 * spread))
+        advice += f", or draw with orthogonal=True (a factor of {less:.1f})"
     warnings.warn(
         f"{len(stages)} layers of width {width:g}: the mean square of one draw scatters around its "
         f"mean by a factor of {math.exp(math.sqrt(spread)):.1f} (standard deviation of the "
-        f"logarithm: sqrt(5 depth / width) = {math.sqrt(spread):.1f}), so that the output may be "
-        f"small or large by luck. To have less of it, {advice}.",
+        f"logarithm: sqrt({factor} depth / width) = {math.sqrt(spread):.1f}), so that "
+        f"the output may be small or large by luck. To have less of it, {advice}.",
         stacklevel=stacklevel,
     )
 

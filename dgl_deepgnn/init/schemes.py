@@ -11,6 +11,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from dgl_deepgnn.errors import DGLError
 from dgl_deepgnn.graph import AnyGraph
 from dgl_deepgnn.init.hooks import (
     GraphContext,
@@ -199,7 +200,11 @@ def _checked_(
             if probe is None:
                 warn_of_no_probe(module, reason, levels, stacklevel=4)
             else:
-                check(module, stages, context, probe, levels, stacklevel=4)
+                try:
+                    check(module, stages, context, probe, levels, stacklevel=4)
+                except DGLError:  # what does not fit shows in another draw, too; bad luck does not
+                    draw(stages, critical_std, output_layer, orthogonal=orthogonal, levels=levels)
+                    check(module, stages, context, probe, levels, stacklevel=4)
         warn_of_spread(module, stages, orthogonal, stacklevel=4)
         warn_of_batch(context, stacklevel=4)
     return module

@@ -21,6 +21,13 @@ from dgl_deepgnn.hub.prediction import _columns
 from dgl_deepgnn.nn import create_model
 from dgl_deepgnn.nn.inference import memory_size
 
+try:
+    import pyarrow  # noqa: F401
+except ImportError as error:
+    no_parquet = str(error)
+else:
+    no_parquet = ""
+needs_pyarrow = pytest.mark.skipif(bool(no_parquet), reason=no_parquet)
 NAME = "tiny.karate"
 
 
@@ -50,6 +57,7 @@ def test_one_row_a_node(published: Path, graph_file: Path, tmp_path: Path) -> No
         assert row["label"] == str(int(score > 0))
 
 
+@needs_pyarrow
 def test_in_bounded_memory_the_table_is_the_same(
     published: Path, other_run: Callable[..., Path], graph_file: Path, tmp_path: Path
 ) -> None:
@@ -203,6 +211,7 @@ def test_missing_self_loops_are_told(published: Path, tmp_path: Path) -> None:
         predict(NAME, tmp_path / "graphs.bin", tmp_path / "out.csv", published)
 
 
+@needs_pyarrow
 @pytest.mark.parametrize("level", ["node", "edge", "graph"])
 @pytest.mark.parametrize("sizes", [[0], [0, 0], [0, 2], [2, 0]])
 def test_graphs_of_nothing_have_a_table_too(

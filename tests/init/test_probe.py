@@ -13,7 +13,7 @@ from dgl import DGLError
 from dgl.nn import GATConv, GINConv, GraphConv, SAGEConv
 from torch import Tensor, nn
 
-from dgl_deepgnn.init import collect_stages, critical_
+from dgl_deepgnn.init import collect_stages, critical_, schemes
 from dgl_deepgnn.init.schemes import critical_std, draw
 
 WIDTH, DEPTH = 64, 20
@@ -134,8 +134,31 @@ def test_a_batch_of_different_graphs_is_warned_of() -> None:
         critical_(model, dgl.batch([*graphs, full]))
 
 
+@pytest.mark.parametrize("failures", [1, 2])
+def test_bad_luck_is_drawn_again_once(
+    graph: dgl.DGLGraph, monkeypatch: pytest.MonkeyPatch, failures: int
+) -> None:
+    """One draw in a hundred of 32 layers of width 32 looks like a model that does not fit."""
+    model, draws = dgl.nn.Sequential(*(conv() for _ in range(2))), []
+
+    def unlucky(module: nn.Module, *args: object, **kwargs: object) -> None:
+        draws.append(module[1].weight.detach().clone())
+        if len(draws) <= failures:
+            raise DGLError("does not fit")
+
+    monkeypatch.setattr(schemes, "check", unlucky)
+    before = model[1].weight.detach().clone()
+    if failures == 1:
+        critical_(model, graph)
+    else:
+        with pytest.raises(DGLError, match="does not fit"):
+            critical_(model, graph)
+    assert len(draws) == 2 and not torch.equal(*draws)
+    torch.testing.assert_close(model[1].weight, draws[1] if failures == 1 else before)
+
+
 def test_an_orthogonal_draw_scatters_less() -> None:
-    """Of ReLU layers three fifths of the spread is left."""
+    """Of ReLU layers three fifths of the variance is left."""
     model = nn.Sequential(*[part for _ in range(24) for part in (nn.Linear(32, 32), nn.ReLU())])
     feat = torch.randn(1, 32)
     spread = []

@@ -25,6 +25,10 @@ from dgl_deepgnn.training.processes import Processes
 from dgl_deepgnn.training.run import train
 from dgl_deepgnn.training.trainer import Trainer
 
+torchrun = pytest.mark.skipif(
+    sys.version_info >= (3, 12) and torch.__version__.startswith("2.2."),
+    reason="torchrun of PyTorch 2.2 crashes on Python 3.12",
+)
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
 CLUSTERS = {"kind": "clusters", "parts": 7, "size": 5}
 
@@ -92,6 +96,7 @@ def test_what_two_processes_cannot_share(sections: Any, message: str) -> None:
         trainer(recipe(**sections), Processes(0, 2))
 
 
+@torchrun
 def test_only_train_runs_in_several_processes(tmp_path: Path) -> None:
     done = subprocess.run(
         [*TORCHRUN, "2", "-m", "dgl_deepgnn", "speedup", "resgcn64.digits"],
@@ -148,6 +153,7 @@ SHARED = {
 }
 
 
+@torchrun
 def test_three_processes_have_the_gradient_of_one(tmp_path: Path) -> None:
     """Of the same batch: families, levels, class weights, more processes than graphs."""
     cases = {name: some.model_dump(mode="json") for name, some in SHARED.items()}
@@ -217,6 +223,7 @@ def worker(process: subprocess.Popen[str], rank: int) -> psutil.Process:
     return found
 
 
+@torchrun
 def test_a_worker_that_dies_ends_the_job_which_goes_on_to_the_same_bits(
     tmp_path: Path, start: Any
 ) -> None:
@@ -251,6 +258,7 @@ def test_a_worker_that_dies_ends_the_job_which_goes_on_to_the_same_bits(
     assert files(killed) == files(whole)
 
 
+@torchrun
 def test_a_divergence_is_reported_once(tmp_path: Path, start: Any) -> None:
     some = recipe(model={"init": "glorot"}, optimizer={"name": "sgd", "lr": 1e30})
     (tmp_path / "recipe.yaml").write_text(some.to_yaml())
