@@ -552,12 +552,13 @@ def test_autocast_trains(
     family: str, residual: str | None, weighted: tuple[DGLGraph, Tensor]
 ) -> None:
     graph, _ = weighted
-    model = build(family, 4, 6, 2, 5, residual=residual)
+    # Wide: of few numbers all may be near zero, where bfloat16 is relatively far off.
+    model = build(family, 4, 32, 32, 5, residual=residual)
     feat = torch.randn(9, 4)
     exact = model(graph, feat)
     with torch.autocast("cpu", torch.bfloat16):
         scores = model(graph, feat)
-    torch.testing.assert_close(scores.float(), exact, rtol=0.1, atol=0.1 * exact.abs().max().item())
+    assert (scores.float() - exact).norm() < 0.1 * exact.norm()
     scores.float().square().sum().backward()
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
 
