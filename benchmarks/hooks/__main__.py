@@ -18,10 +18,11 @@ from tqdm import tqdm
 
 from benchmarks.hooks.cases import CASES
 from benchmarks.hooks.measure import ARMS, measure
-from benchmarks.hooks.report import report
+from benchmarks.hooks.report import STEPS, report
 from dgl_deepgnn.files import write_json, write_text
 
 COMMAND = "python -m benchmarks.hooks"
+DEPTHS = (16, 32)
 
 
 def main() -> None:
@@ -29,15 +30,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__)
     parser.add_argument("--models", default="*", help="pattern of names, for example 'GraphConv*'")
     parser.add_argument("--arms", nargs="*", choices=ARMS, default=ARMS)
-    parser.add_argument("--depths", nargs="*", type=int, default=(16, 32))
-    parser.add_argument("--steps", type=int, default=100, help="of training; 0: the start alone")
+    parser.add_argument("--depths", nargs="*", type=int, default=DEPTHS)
+    parser.add_argument("--steps", type=int, default=STEPS, help="of training; 0: the start alone")
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "hooks.json")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    results: dict[str, Any] = {"command": COMMAND, "rows": []}
+    results: dict[str, Any] = {"commands": [], "rows": []}
     if arguments.out.exists():
         results = json.loads(arguments.out.read_text(encoding="utf-8"))
     rows = {_key(row): row for row in results["rows"]}
+    if (command := _command(arguments)) not in results["commands"]:
+        results["commands"].append(command)
     todo = [
         (name, depth, arm)
         for name in CASES
@@ -51,13 +54,28 @@ def main() -> None:
         former = rows.get((name, depth, arm), {})
         if not arguments.steps and "losses" in found and "losses" in former:
             found["losses"] = former["losses"]
-        results["command"] = COMMAND if arguments.steps else f"{COMMAND} --steps 0"
         rows[name, depth, arm] = {"model": name, "depth": depth, "arm": arm, **found}
         results["rows"] = [rows[key] for key in sorted(rows, key=_order)]
         write_json(arguments.out, results)
     text = report(results)
     write_text(arguments.out.with_suffix(".md"), text)
     print(text.split("\n## ")[0])
+
+
+def _command(arguments: argparse.Namespace) -> str:
+    """Return the command line, but for the file that it writes."""
+    parts = [COMMAND]
+    if arguments.models != "*":
+        parts.append(f"--models '{arguments.models}'")
+    if tuple(arguments.arms) != ARMS:
+        parts.append(
+            "--arms " + " ".join(f"'{arm}'" if " " in arm else arm for arm in arguments.arms)
+        )
+    if tuple(arguments.depths) != DEPTHS:
+        parts.append("--depths " + " ".join(map(str, arguments.depths)))
+    if arguments.steps != STEPS:
+        parts.append(f"--steps {arguments.steps}")
+    return " ".join(parts)
 
 
 def _key(row: dict[str, Any]) -> tuple[str, int, str]:

@@ -6,13 +6,12 @@ import math
 import warnings
 from typing import Any
 
-import dgl
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from benchmarks.hooks.cases import Case
-from benchmarks.hooks.inputs import CLASSES, Inputs, draw_inputs
+from benchmarks.hooks.inputs import Inputs, draw_inputs
 from dgl_deepgnn.errors import DGLError
 from dgl_deepgnn.init import critical_
 
@@ -20,10 +19,11 @@ __all__ = ["ARMS", "LEARNING_RATES", "SEEDS", "VIEWS", "measure"]
 
 ARMS = ("stock", "closed form", "measured")
 SEEDS = (0, 1, 2)
-LEARNING_RATES = (1e-3, 1e-2)
+LEARNING_RATES = (3e-4, 3e-3)  # of 1e-4 to 1e-2 on five models: one on each side of the best
 VIEWS = ("training", "evaluation", "training, fresh", "evaluation, fresh")
 """Mode, and whether on the features that the initialization saw or on others."""
 FRESH = 100
+_TRAINING = 1000  # its first seed of inputs
 
 
 def measure(case: Case, depth: int, arm: str, steps: int) -> dict[str, Any]:
@@ -67,7 +67,7 @@ def measure(case: Case, depth: int, arm: str, steps: int) -> dict[str, Any]:
             values.append(_number(out.double().square().mean().item()))
         for rate in LEARNING_RATES if steps else ():
             model, _ = _initialized(case, depth, arm, inputs, seed)
-            losses[f"{rate:g}"].append(_train(case, model, inputs, rate, steps))
+            losses[f"{rate:g}"].append(_train(case, model, rate, steps))
     return {
         "mean_square": squares,
         "gradient": gradients,
@@ -120,28 +120,17 @@ def _first_gradient(case: Case, model: nn.Module, inputs: Inputs) -> float:
     return first.double().square().sum().item()
 
 
-def teacher(case: Case, inputs: Inputs) -> Tensor:
-    """Labels: what a random map of a node's and its neighbours' features says."""
-    graph = inputs.graph
-    if not graph.is_homogeneous:
-        graph = graph["follows"]
-    weight = torch.randn(
-        2, inputs.feat.shape[1], CLASSES, generator=torch.Generator().manual_seed(2)
-    )
-    near = dgl.ops.copy_u_mean(graph, inputs.feat)
-    return (inputs.feat @ weight[0] + 3 * near @ weight[1]).argmax(1)
+def _train(case: Case, model: nn.Module, rate: float, steps: int) -> list[float | None]:
+    """Loss after half of the steps and after all, each a mean of the last five.
 
-
-def _train(
-    case: Case, model: nn.Module, inputs: Inputs, rate: float, steps: int
-) -> list[float | None]:
-    """Loss after half of the steps and after all, each a mean of the last five."""
-    labels = teacher(case, inputs)
+    Every step has fresh noise on the features, so that nothing can be learnt by heart.
+    """
     optimizer = torch.optim.Adam(model.parameters(), rate)
     model.train()
     curve = []
-    for _ in range(steps):
-        loss = F.cross_entropy(case.run(model, inputs), labels)
+    for step in range(steps):
+        inputs = draw_inputs(case.kind, _TRAINING + step)
+        loss = F.cross_entropy(case.run(model, inputs), inputs.labels)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

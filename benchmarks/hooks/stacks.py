@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from dgl import DGLGraph
 from torch import Tensor, nn
 
-from benchmarks.hooks.inputs import CLASSES, EDGE_FEATS, RELATIONS, WIDTH
+from benchmarks.hooks.inputs import CLASSES, EDGE_FEATS, RELATIONS, TOKENS, WIDTH
 
 Activation = Callable[[Tensor], Tensor]
 
@@ -378,7 +378,7 @@ class Embedded(nn.Module):
 
     def __init__(self, depth: int) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(50, WIDTH)
+        self.embedding = nn.Embedding(TOKENS, WIDTH)
         self.body = GCN(depth, activation=nn.PReLU())
 
     def forward(self, graph: DGLGraph, tokens: Tensor) -> Tensor:

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from dgl_deepgnn.errors import DGLError
 from dgl_deepgnn.init.hooks import GraphContext, Stage, is_dgl_layer
 from dgl_deepgnn.init.levels import Levels
-from dgl_deepgnn.init.measured import OF_BATCH_NORM, mean_square
-from dgl_deepgnn.init.running import as_called, first_tensor, undisturbed
+from dgl_deepgnn.init.measured import OF_BATCH_NORM
+from dgl_deepgnn.init.running import as_called, first_tensor, mean_square, undisturbed
 from dgl_deepgnn.init.statistics import on_other_features, set_statistics, tracking
 from dgl_deepgnn.init.tracing import Trace, trace
 

@@ -17,6 +17,7 @@ __all__ = [
     "as_called",
     "first_tensor",
     "kept_on_error",
+    "mean_square",
     "tensors_of",
     "undisturbed",
 ]
@@ -142,3 +143,9 @@ def tensors_of(output: object) -> list[Tensor]:
 def first_tensor(output: object) -> Tensor | None:
     """Return the first of them, if there is one."""
     return next(iter(tensors_of(output)), None)
+
+
+def mean_square(values: Tensor) -> float:
+    """Mean square of a tensor's entries, summed in double precision."""
+    norm = torch.linalg.vector_norm(values.detach(), dtype=torch.float64)
+    return norm.item() ** 2 / max(values.numel(), 1)

@@ -76,12 +76,14 @@ def critical_(
 
     **Measured**, with features or with `forward`: for any model. It runs once in training mode,
     and each weight is scaled where it is first multiplied, so that the product has mean square
-    one; so is what one of DGL's convolutions hands on. So whatever happens in between is seen:
+    one (0.01 in front of a gate's sigmoid); so is what one of DGL's convolutions hands on. So
+    whatever happens in between is seen:
     hand-written sums over neighbours, attention, gates, dropout, normalization, residual
     additions. Of those each term has mean square one, so that the sum grows like the number of
     terms (of terms of one sign: its square), never exponentially in it. Batch normalization
     gets the running statistics of the features. A warning says where the output in evaluation mode
-    is far from that in training mode: much dropout, batch normalization on other features.
+    is far from that in training mode (much dropout, batch normalization on other features), or
+    features twice as large explode.
 
     Parameters
     ----------

@@ -1,13 +1,13 @@
-"""Batch normalization in evaluation mode: the statistics of one pass, and what they are worth."""
+"""Batch normalization in evaluation mode: the statistics of one pass; and features not seen yet."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 __all__ = ["on_other_features", "set_statistics", "tracking"]
 
@@ -50,24 +50,42 @@ def set_statistics(norms: list[nn.modules.batchnorm._BatchNorm], run: Callable[[
             norm.running_var.copy_(variance)
 
 
-@contextmanager
-def on_other_features(norms: list[nn.modules.batchnorm._BatchNorm]) -> Iterator[None]:
-    """Let the nodes change places where the first of some layers gets their features.
+def shuffled(rows: Tensor) -> Tensor:
+    """Return features whose nodes have changed places.
 
-    To all that follows these are features of the same distribution that it has not seen.
+    To all that follows they are of the same distribution, but none that it has seen.
     """
-    met: list[Any] = []
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))
+    return rows[order.to(rows.device)]
 
-    def enter(norm: Any, args: Any) -> Any:
-        if met and met[0] is not norm:
+
+@contextmanager
+def on_other_features(
+    layers: Iterable[nn.Module], change: Callable[[Tensor], Tensor] = shuffled
+) -> Iterator[None]:
+    """Change the features that the first of some layers gets."""
+    met = False
+
+    def enter(layer: Any, args: Any, kwargs: Any) -> Any:
+        nonlocal met
+        if met:
             return None
-        met.append(norm)
-        order = torch.randperm(len(args[0]), generator=torch.Generator().manual_seed(0))
-        return (args[0][order.to(args[0].device)], *args[1:])
+        met = True
+        return _changed(args, change), _changed(kwargs, change)
 
-    handles = [norm.register_forward_pre_hook(enter) for norm in norms]
+    handles = [layer.register_forward_pre_hook(enter, with_kwargs=True) for layer in layers]
     try:
         yield
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _changed(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    if isinstance(value, Tensor):
+        return change(value) if value.is_floating_point() and value.dim() > 1 else value
+    if type(value) in (list, tuple):
+        return type(value)(_changed(part, change) for part in value)
+    if type(value) is dict:
+        return {key: _changed(part, change) for key, part in value.items()}
+    return value

@@ -86,7 +86,7 @@ class Behind:
         Whether no weight comes behind it.
     gate : bool
         Whether it only decides how much of something else gets through: a sigmoid in front
-        of a product, a softmax.
+        of a product (then it is the activation), a softmax.
     normed : bool
         Whether a normalization layer stands in front of the activation.
     unknown : str
@@ -282,8 +282,10 @@ def _pass(node: Any, activation: Activation | None, state: Behind, features: int
     name = node.name()
     if state.gate:
         return state
-    if "Softmax" in name or (activation is torch.sigmoid and state.multiplied):
+    if "Softmax" in name:
         return replace(state, gate=True)
+    if activation is torch.sigmoid and state.multiplied:
+        return replace(state, gate=True, activation=activation)
     if activation is not None:
         return Behind(activation, state.output, multiplied=state.multiplied)
     if any(norm in name for norm in _NORMS):

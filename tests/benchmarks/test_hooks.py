@@ -109,7 +109,7 @@ def test_a_part_run_replaces_its_rows_alone(
     out = tmp_path / "hooks.json"
     kept = row("stock", square=7.0)
     former = row("closed form", square=7.0)
-    out.write_text(json.dumps({"command": command.COMMAND, "rows": [former, kept]}))
+    out.write_text(json.dumps({"commands": [command.COMMAND], "rows": [former, kept]}))
     options = ["--models", "GraphConv, ReLU", "--depths", "3", "--steps", "10"]
     monkeypatch.setattr(sys, "argv", ["hooks", *options, "--out", str(out)])
     command.main()

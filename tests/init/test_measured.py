@@ -467,3 +467,90 @@ def test_dropout_that_one_scale_cannot_serve_is_warned_of(
     model = Stack(lambda: SAGEConv(WIDTH, WIDTH, "mean"), 32, dropout=0.6)
     with pytest.warns(UserWarning, match="training mode and of .* in evaluation mode: dropout"):
         critical_(model, graph, feat)
+
+
+class GatedByHand(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.value, self.gate = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, graph: dgl.DGLGraph, h: Tensor) -> Tensor:
+        graph.ndata["h"], graph.ndata["g"] = self.value(h), torch.sigmoid(self.gate(h))
+        graph.apply_edges(lambda edges: {"g": edges.src["g"]})  # a gate that only DGL multiplies
+        graph.update_all(fn.u_mul_e("h", "g", "m"), fn.sum("m", "h"))
+        return torch.relu(graph.ndata["h"])
+
+
+def test_gates_start_half_open_so_that_deviations_do_not_grow(
+    graph: dgl.DGLGraph, feat: Tensor
+) -> None:
+    """In front of a sigmoid that does no gating the mean square stays one."""
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.ModuleList(GatedByHand() for _ in range(32))
+            self.probability = nn.Linear(WIDTH, 1)
+
+        def forward(self, graph: dgl.DGLGraph, h: Tensor) -> Tensor:
+            for layer in self.layers:
+                h = layer(graph, h)
+            return torch.sigmoid(self.probability(h))
+
+    model = critical_(Model(), graph, feat)
+    seen: dict[str, float] = {}
+    for name, part in model.named_modules():
+        part.register_forward_hook(
+            lambda part, args, out, name=name: seen.update({name: out.square().mean().item()})
+        )
+    model(graph, feat)
+    assert seen["probability"] == pytest.approx(1, rel=0.01)
+    for index in range(32):
+        assert seen[f"layers.{index}.gate"] == pytest.approx(0.01, rel=0.01)
+        assert 0.01 < seen[f"layers.{index}"] < 20
+    model(graph, 3 * torch.randn_like(feat))
+    assert 0.05 < seen["probability"] < 20
+
+
+def test_what_multiplies_larger_features_by_more_is_warned_of(
+    graph: dgl.DGLGraph, feat: Tensor
+) -> None:
+    class Squares(Stack):
+        def forward(self, graph: dgl.DGLGraph, h: Tensor) -> Tensor:
+            for layer in self.layers:
+                h = layer(graph, h) * h
+            return h
+
+    with pytest.warns(UserWarning, match="of features twice as large at (inf|nan).*Normalize"):
+        critical_(Squares(lambda: GraphConv(WIDTH, WIDTH)), graph, feat)
+
+    class Again(Stack):
+        def forward(self, graph: dgl.DGLGraph, h: Tensor) -> Tensor:
+            for _ in range(32):
+                h = torch.relu(self.layers[0](graph, h))
+            return self.layers[1](graph, h)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        critical_(Again(lambda: GraphConv(WIDTH, WIDTH), 2), graph, feat)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_output_is_one_over_the_draws_of_dropout(
+    graph: dgl.DGLGraph, feat: Tensor, seed: int
+) -> None:
+    torch.manual_seed(seed)
+
+    class Attention(Stack):
+        def forward(self, graph: dgl.DGLGraph, h: Tensor) -> Tensor:
+            for layer in self.layers[:-1]:
+                h = nn.functional.elu(layer(graph, h)).flatten(1)
+            return self.layers[-1](graph, h).mean(1)
+
+    make = lambda: GATConv(WIDTH, WIDTH // 4, 4, feat_drop=0.5, attn_drop=0.5)  # noqa: E731
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = critical_(Attention(make), graph, feat)
+    with torch.no_grad():
+        squares = [model(graph, feat).square().mean() for _ in range(32)]
+    assert 0.2 < torch.stack(squares).median() < 5
