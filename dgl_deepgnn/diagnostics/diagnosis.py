@@ -7,7 +7,7 @@ import html
 import io
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,6 +67,10 @@ class Diagnosis:
         (draws,).
     even_loss : float
         The same where all scores are equal: the logarithm of the number of classes.
+    output : str
+        Which of several outputs the last row and the loss are of: the first matrix.
+    other_outputs : dict of str to float
+        Mean squares of the others, in the first draw. The gradient is that of all outputs.
     """
 
     layers: list[str]
@@ -75,6 +79,8 @@ class Diagnosis:
     verdicts: list[Verdict]
     output_loss: np.ndarray
     even_loss: float
+    output: str = "output"
+    other_outputs: dict[str, float] = field(default_factory=dict)
 
     def mean(self, quantity: str) -> np.ndarray:
         """Mean of a quantity over the draws, shape (rows,)."""
@@ -117,9 +123,19 @@ class Diagnosis:
             f"cross-entropy of {number(loss)} against labels at random, where equal scores cost "
             f"{number(self.even_loss)}"
             + ("." if loss < 3 * self.even_loss else ": the first steps only make it smaller."),
+            *self._others(),
             *map(str, self.verdicts),
             "All this is the network at its start: healthy means that nothing stands in the way of "
             "training, not how well it will train.",
+        ]
+
+    def _others(self) -> list[str]:
+        if not self.other_outputs:
+            return []
+        squares = (f"{name} {number(square)}" for name, square in self.other_outputs.items())
+        return [
+            f"Of {counted(1 + len(self.other_outputs), 'output')} the table shows {self.output}, "
+            f"and the gradient of all. Mean squares of the others: {', '.join(squares)}."
         ]
 
     def to_dict(self) -> dict[str, Any]:
@@ -137,6 +153,11 @@ class Diagnosis:
             else {name: _jsonable(values) for name, values in theory.items()},
             "output_loss": _jsonable(self.output_loss),
             "even_loss": self.even_loss,
+            "output": self.output,
+            "other_outputs": {
+                name: square if math.isfinite(square) else None
+                for name, square in self.other_outputs.items()
+            },
             "verdicts": [vars(verdict) for verdict in self.verdicts],
         }
 
@@ -203,8 +224,8 @@ def diagnose(
     edge_weight : Tensor, optional
         Weights of the edges, shape (E,); given to the model as a third argument.
     forward : callable, optional
-        How the model is called: ``forward(model)`` returns the output. By default
-        ``model(graph, feat)``.
+        How the model is called: ``forward(model)`` returns the output, of several (in a tuple,
+        list or dict) the one to judge first. By default ``model(graph, feat)``.
     draws : int
         Number of random initializations. The first is the model as it is; each further one
         shuffles the entries of every weight matrix and their signs, which redraws an
@@ -309,6 +330,8 @@ def diagnose(
         verdicts,
         np.array([record.loss for record in recorded]),
         first.even_loss,
+        first.name,
+        first.others,
     )
 
 

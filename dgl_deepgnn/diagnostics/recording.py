@@ -56,6 +56,8 @@ class Record:
     loss: float
     even_loss: float  # where all scores are equal
     dropout: bool  # whether training mode differs
+    name: str  # of the output that the last row is
+    others: dict[str, float]  # mean squares of further outputs, by name
 
 
 class Geometry:
@@ -162,14 +164,24 @@ def record(
         layer.register_forward_pre_hook(enter, with_kwargs=True)
         for parameter in layer.parameters():
             parameter.requires_grad_()
-    out = first_features([forward(model)])
-    if not entered or out is None:
+    outputs = dict(_named(forward(model), "output"))
+    if not entered:
         raise DGLError(
             f"No layer of {type(model).__name__} was found that takes features and holds a weight "
             "matrix; diagnose needs a model that is called through its submodules."
         )
-    direction = torch.randn_like(out) / math.sqrt(out.numel())
-    (out * direction).sum().backward()
+    if not outputs:
+        raise DGLError(
+            f"The {type(model).__name__} returns no matrix of floats, alone or in a tuple, list or "
+            "dict: diagnose judges scores, one row a node or graph. forward=lambda model: "
+            "model(...) can pick or reshape what the model returns."
+        )
+    size = sum(out.numel() for out in outputs.values())
+    target = torch.zeros((), dtype=torch.float64)
+    for out in outputs.values():
+        target = target + (out * (torch.randn_like(out) / math.sqrt(size))).sum().double().cpu()
+    target.backward()
+    name, out = next(iter(outputs.items()))
     for layer, row in entered:
         weights = [p for p in layer.parameters() if p.dim() >= 2 and p.grad is not None]
         if weights:
@@ -191,7 +203,8 @@ def record(
         for row, mean_square in zip(rows, in_training if dropout else [], strict=False):
             row.training = mean_square
     loss, even_loss = _losses(out.detach().double().flatten(1))
-    return Record(rows, loss, even_loss, dropout)
+    others = {other: _mean_square(outputs[other]) for other in [*outputs][1:]}
+    return Record(rows, loss, even_loss, dropout, name, others)
 
 
 def _mean_square(feat: Tensor) -> float:
@@ -218,13 +231,20 @@ def layers_of(module: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Modul
 
 
 def first_features(arguments: Any) -> Tensor | None:
-    """First argument, in tuples and lists too, that is a matrix of floats."""
-    for argument in arguments:
-        if isinstance(argument, (tuple, list)):
-            argument = first_features(argument)
-        if isinstance(argument, Tensor) and argument.is_floating_point() and argument.dim() >= 2:
-            return argument
-    return None
+    """First argument, in tuples, lists and dicts too, that is a matrix of floats."""
+    return next((features for _, features in _named(arguments, "")), None)
+
+
+def _named(value: Any, name: str) -> Iterator[tuple[str, Tensor]]:
+    """Matrices of floats, and where they are."""
+    if isinstance(value, (tuple, list)):
+        for index, part in enumerate(value):
+            yield from _named(part, f"{name}[{index}]")
+    elif isinstance(value, dict):
+        for key, part in value.items():
+            yield from _named(part, f"{name}[{key!r}]")
+    elif isinstance(value, Tensor) and value.is_floating_point() and value.dim() >= 2:
+        yield name, value
 
 
 def shuffle(model: nn.Module) -> None:

@@ -396,3 +396,57 @@ def test_what_is_drawn_as_it_would_be_is_said_to_be(graph: DGLGraph, feat: Tenso
     message = verdict(drawn).message
     assert f"{already} critical_(model, forward=forward)" in message  # which is tried, too
     assert verdict(stock).status != "healthy" and already not in verdict(stock).message
+
+
+class Heads(Headed):
+    """Several heads, in a container of the test's."""
+
+    def __init__(self, make: Any) -> None:
+        super().__init__(4, 0)
+        self.second, self.make = nn.Linear(64, 3), make
+        nn.init.constant_(self.second.weight, 2.0)
+
+    def forward(self, graph: DGLGraph, h: Tensor) -> Any:
+        h = F.relu(self.encode(h))
+        for conv in self.convs:
+            h = F.relu(conv(graph, h))
+        return self.make(self.head(h), self.second(h))
+
+
+@pytest.mark.parametrize(
+    ("make", "first", "other"),
+    [
+        (lambda a, b: (a, b), "output[0]", "output[1]"),
+        (lambda a, b: {"class": a, "value": b}, "output['class']", "output['value']"),
+        (lambda a, b: {"loss": a.sum(), "all": [a, b]}, "output['all'][0]", "output['all'][1]"),
+    ],
+)
+def test_several_outputs(graph: DGLGraph, feat: Tensor, make: Any, first: str, other: str) -> None:
+    """The first is judged, as if it were the only one; the others are named."""
+    torch.manual_seed(0)
+    model = Heads(make)
+    result = diagnose(model, graph, feat, draws=2)
+
+    class Alone(Heads):
+        forward = Headed.forward
+
+    single = Alone(make)
+    single.load_state_dict(model.state_dict())
+    alone = diagnose(single, graph, feat, draws=1)
+    assert (result.output, [*result.other_outputs]) == (first, [other])
+    assert result.layers[:-2] == alone.layers[:-1] and result.layers[-2] == "second"
+    measured = np.delete(result.measured["mean_square"][0], -2)
+    assert np.allclose(measured, alone.measured["mean_square"][0])
+    assert np.isfinite(result.mean("gradient")[:-1]).all()  # of the second head, too
+    out = result.other_outputs[other]
+    assert f"Of 2 outputs the table shows {first}" in str(result) and f"{other} " in str(result)
+    with torch.no_grad():
+        both = Heads(lambda a, b: [a, b])
+        both.load_state_dict(model.state_dict())
+        assert out == pytest.approx(both(graph, feat)[1].square().mean().item(), rel=1e-4)
+    assert "other_outputs" in result.to_dict()
+
+
+def test_an_output_without_scores_is_an_error(graph: DGLGraph, feat: Tensor) -> None:
+    with pytest.raises(DGLError, match="returns no matrix of floats, alone or in a tuple"):
+        diagnose(Heads(lambda a, b: {"loss": a.sum()}), graph, feat, draws=1)
