@@ -209,6 +209,7 @@ def test_verdicts(
         assert verdict.status == status or verdict.near, str(result)
     if expected == ["healthy"] * 3:
         assert statuses(result) == expected, str(result)
+        assert not any(verdict.near for verdict in result.verdicts), str(result)
 
 
 def test_any_user_model_is_measured(karate: dgl.DGLGraph) -> None:
