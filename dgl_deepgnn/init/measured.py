@@ -6,6 +6,7 @@ import math
 import statistics
 import warnings
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from dgl_deepgnn.errors import DGLError
 from dgl_deepgnn.init.hooks import Stage, is_dgl_convolution
 from dgl_deepgnn.init.memory import multiply
 from dgl_deepgnn.init.products import Products, Scaled
+from dgl_deepgnn.init.reused import GivenUp
 from dgl_deepgnn.init.running import Forward, first_tensor, mean_square, undisturbed
 from dgl_deepgnn.init.statistics import on_other_features, set_statistics, tracking
 from dgl_deepgnn.init.tracing import trace
@@ -24,6 +26,7 @@ __all__ = ["OF_BATCH_NORM", "measure"]
 _LEAST, _MOST = 1e-4, 1e4  # mean square of the output; unscaled residual sums have that of depth
 _DRAWS = 8  # of dropout's masks
 _TRIES = 4  # to bring the output to one
+_RUNS = 6  # more, at most, where a layer that is used again and again grows from use to use
 _APART = 30.0  # of training and evaluation mode
 _LARGER = 1000.0  # what features twice as large may make of the output's mean square; linearly 4
 OF_BATCH_NORM = (
@@ -41,11 +44,12 @@ def measure(
 ) -> None:
     """Run the model in training mode and scale each weight where it is first multiplied.
 
-    Once, if its activations are homogeneous. Those that ask for a mean square of their own are
-    seen only after the weights in front of them are scaled: then it runs once more; with sigmoids
-    it is traced in between, which tells gates from others. Batch normalization gets the running
-    statistics of these features. At last it runs in evaluation mode, and on features twice as
-    large: where that is far from training mode, a warning says so.
+    Once, if its activations are homogeneous. Those that ask for a mean square of their own are seen
+    only after the weights in front of them are scaled: then it runs once more; with sigmoids it is
+    traced in between, which tells gates from others. Where one layer is used again and again and
+    what it makes grows from use to use, it runs a few times more, with other starts. Batch
+    normalization gets the running statistics of these features. At last it runs in evaluation mode,
+    and on features twice as large: where that is far from training mode, a warning says so.
 
     Parameters
     ----------
@@ -72,7 +76,8 @@ def measure(
             if draw is not None:  # other masks of dropout
                 torch.manual_seed(draw)
             out = first_tensor(forward(module))
-        return math.nan if out is None else mean_square(out)
+        square = math.nan if out is None else mean_square(out)
+        return math.inf if out is not None and math.isnan(square) else square
 
     def typical() -> float:
         """Mean square of the output in training mode, with dropout the median of some draws."""
@@ -82,24 +87,32 @@ def measure(
         squares += [run(True, draw) for draw in range(2, _DRAWS)]
         return statistics.median(squares)  # single draws of attention's masks may explode
 
+    def scale() -> None:
+        mode.forget()
+        with mode, suppress(GivenUp):
+            run(training=True)
+
     mode = Products(module, stages)
     handles = mode.watch_layers()
     try:
         for _ in range(2):
-            with mode:
-                run(training=True)
+            scale()
             if not mode.scaled:
                 raise DGLError(
                     f"No weight of the {type(module).__name__} met a feature that is not zero, so "
                     "that nothing could be measured: feat must be finite and not all zero, and "
                     "forward must call the model."
                 )
-            last = mode.scaled[-1]
             if not mode.ask_again(lambda: _gates(module, forward, arguments)):
                 break
+        for left in reversed(range(_RUNS)):
+            if not mode.reused.choose(last=left == 0):
+                break
+            scale()
     finally:
         for handle in handles:
             handle.remove()
+    last = mode.scaled[-1]
     square = typical()
     if last.key not in mode.points:
         square = _scale_output(last, square, typical)

@@ -15,6 +15,7 @@ from dgl_deepgnn.errors import DGLError
 from dgl_deepgnn.init.activation import Activation, CriticalPoint, critical_point
 from dgl_deepgnn.init.hooks import Stage, is_dgl_convolution
 from dgl_deepgnn.init.memory import Weights, multiply, whole
+from dgl_deepgnn.init.reused import Reused
 from dgl_deepgnn.init.running import first_tensor, mean_square
 from dgl_deepgnn.init.tracing import is_own_activation
 
@@ -79,10 +80,13 @@ class Products(TorchDispatchMode):
         cells = [part for part in module.modules() if isinstance(part, nn.RNNCellBase)]
         self.cells = {id(p) for cell in cells for p in cell.parameters()}
         self.points: dict[tuple[object, ...], CriticalPoint] = {}
-        self._forget()
+        self.reused = Reused()
+        self.forget()
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
+        """Be ready for another run, which scales every weight anew."""
         self.scaled: list[Scaled] = []
+        self.reused.squares = {}
         self.done: set[tuple[object, ...]] = set()
         self.pending: list[tuple[object, ...]] = []
         self.seen: dict[tuple[object, ...], Activation] = {}
@@ -99,8 +103,6 @@ class Products(TorchDispatchMode):
             if id(self.weights.parameter(scaled.handles[0])) in in_gates:
                 points[scaled.key] = _GATE
         self.points = {key: point for key, point in points.items() if point.mean_square is not None}
-        if self.points:
-            self._forget()
         return bool(self.points)
 
     def __torch_dispatch__(
@@ -136,7 +138,9 @@ class Products(TorchDispatchMode):
             return func(*args, **kwargs)
         key, weight = self.weights.key(operand), self.weights.parameter(operand)
         if key in self.done or (weight is not None and self.weights.key(weight) in self.done):
-            return func(*args, **kwargs)
+            out = func(*args, **kwargs)
+            self.reused.see(key, out)
+            return out
         if weight is not None:  # others are composed of weights: they keep the draw that they have
             self._draw(weight, _fan_in(packet, position, operand))
         point = self.points.get(key, _ANY)
@@ -150,11 +154,12 @@ class Products(TorchDispatchMode):
                 "finite: pass features (and edge weights) without nan or inf."
             )
         target = _level(point) - point.bias_variance
-        target *= self.share.get(id(weight), 1.0)
+        target *= self.share.get(id(weight), 1.0) * self.reused.start(key)
         if square == 0 or target == 0:  # a branch that starts at zero, or a state that does
             return func(*args, **kwargs)
         factor = math.sqrt(target / square)
         self.done.add(key)
+        self.reused.squares[key] = [target]
         if id(weight) not in self.cells:
             self.pending.append(key)
         self.scaled.append(Scaled(key, handles))
@@ -237,7 +242,8 @@ class Products(TorchDispatchMode):
             square = 1.0 if result is None else mean_square(result)
             if before is not None:
                 square = before
-            return square / _level(self.points.get(scaled_inside()[-1].key, _ANY))
+            key = scaled_inside()[-1].key
+            return square / (_level(self.points.get(key, _ANY)) * self.reused.start(key))
 
         def leave(module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
             inside = scaled_inside()
@@ -253,7 +259,8 @@ class Products(TorchDispatchMode):
             for some in (inside, inside[-1:]):
                 handles = [handle for weight in some for handle in weight.handles]
                 multiply(handles, square**-0.5)
-                new = module.forward(*args, **kwargs)
+                with self.reused.looking_away():
+                    new = module.forward(*args, **kwargs)
                 if 0.5 < handed_on(new) < 2:
                     return new
                 multiply(handles, square**0.5)

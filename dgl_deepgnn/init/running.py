@@ -66,7 +66,7 @@ def undisturbed(module: nn.Module, *others: object, training: bool) -> Iterator[
     kept = [(part, dict(vars(part))) for part in module.modules()]
     with ExitStack() as stack:
         for graph in _graphs([vars(part) for part in module.modules()], *others):
-            stack.enter_context(graph.local_scope())
+            stack.enter_context(_local_scope(graph))
         stack.enter_context(torch.random.fork_rng(range(torch.cuda.device_count())))
         stack.enter_context(torch.no_grad())
         module.train(training)
@@ -84,6 +84,17 @@ def undisturbed(module: nn.Module, *others: object, training: bool) -> Iterator[
                             vars(part)[name] = before[name]
                         else:
                             del vars(part)[name]
+
+
+@contextmanager
+def _local_scope(graph: Any) -> Iterator[None]:
+    """DGL's, which leaves what was written to the graph where an error ends it."""
+    scope = graph.local_scope()
+    scope.__enter__()
+    try:
+        yield
+    finally:
+        scope.__exit__(None, None, None)
 
 
 @contextmanager

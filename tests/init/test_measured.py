@@ -9,6 +9,7 @@ import dgl
 import dgl.function as fn
 import pytest
 import torch
+import torch.nn.functional as F
 from dgl import DGLError
 from dgl.nn import (
     ChebConv,
@@ -36,7 +37,7 @@ def seed() -> None:
     dgl.seed(0)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def graph() -> dgl.DGLGraph:
     dgl.seed(1)
     plain = dgl.to_bidirected(dgl.rand_graph(80, 320)).remove_self_loop()
@@ -238,6 +239,55 @@ def test_a_shared_layer_is_scaled_at_its_first_call(graph: dgl.DGLGraph, feat: T
     assert signal(conv, graph, torch.relu(feat)) == pytest.approx(1, rel=1e-4)
 
 
+class Again(nn.Module):
+    """One layer for every depth."""
+
+    def __init__(self, depth: int, residual: bool, activation: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.conv, self.output = GraphConv(WIDTH, WIDTH, norm="none"), nn.Linear(WIDTH, 5)
+        self.depth, self.residual, self.activation = depth, residual, activation
+        self.ends = 0.0
+
+    def forward(self, graph: dgl.DGLGraph, h: Tensor) -> Tensor:
+        for _ in range(self.depth):
+            new = self.activation(self.conv(graph, h))
+            h = h + new if self.residual else new
+        self.ends = h.square().mean().item()
+        return self.output(h)
+
+
+@pytest.mark.parametrize("depth", [8, 32, 128])
+@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize("activation", [torch.relu, F.gelu, lambda h: h], ids=["relu", "gelu", "-"])
+def test_a_layer_used_again_and_again_keeps_its_scale(
+    depth: int,
+    residual: bool,
+    activation: Callable[[Tensor], Tensor],
+    graph: dgl.DGLGraph,
+    feat: Tensor,
+) -> None:
+    model = critical_(Again(depth, residual, activation), graph, feat)
+    for features in (feat, 3 * torch.randn_like(feat)):
+        model(graph, features)
+        # Biases have all one sign, and so have their sums.
+        most = depth**2 if activation is F.gelu else 3 * depth
+        assert 1e-3 < model.ends < (most if residual else max(10, depth))
+        assert 0.1 < signal(model, graph, features) < 10
+
+
+def test_where_no_scale_keeps_a_layer_from_growing_a_warning_says_so(
+    graph: dgl.DGLGraph, feat: Tensor
+) -> None:
+    class Doubles(Again):
+        def forward(self, graph: dgl.DGLGraph, h: Tensor) -> Tensor:
+            for _ in range(self.depth):
+                h = 4 * h + self.conv(graph, h)
+            return h
+
+    with pytest.warns(UserWarning, match="still ends at a mean square of"):
+        critical_(Doubles(64, True, torch.relu), graph, feat)
+
+
 def test_what_the_run_leaves_behind(graph: dgl.DGLGraph, feat: Tensor) -> None:
     class Keeps(Stack):
         def __init__(self, graph: dgl.DGLGraph) -> None:
@@ -302,10 +352,17 @@ def test_features_that_tell_nothing(bad: float, graph: dgl.DGLGraph, feat: Tenso
 def test_an_error_of_the_model_leaves_it_as_it_was(graph: dgl.DGLGraph, feat: Tensor) -> None:
     model = Stack(lambda: GraphConv(WIDTH, WIDTH), 3)
     before = {name: value.clone() for name, value in model.state_dict().items()}
+
+    def fails(model: Stack) -> None:
+        graph.ndata["half"] = model.layers[0](graph, feat)
+        with graph.local_scope():
+            model()
+
     with pytest.raises(TypeError):
-        critical_(model, forward=lambda model: (model.layers[0](graph, feat), model()))
+        critical_(model, forward=fails)
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name])
+    assert not graph.ndata
 
 
 def test_forward_and_feat_exclude_each_other(graph: dgl.DGLGraph, feat: Tensor) -> None:
@@ -535,11 +592,11 @@ def test_what_multiplies_larger_features_by_more_is_warned_of(
         critical_(Again(lambda: GraphConv(WIDTH, WIDTH), 2), graph, feat)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("draw", range(3))
 def test_the_output_is_one_over_the_draws_of_dropout(
-    graph: dgl.DGLGraph, feat: Tensor, seed: int
+    graph: dgl.DGLGraph, feat: Tensor, draw: int
 ) -> None:
-    torch.manual_seed(seed)
+    torch.manual_seed(draw)
 
     class Attention(Stack):
         def forward(self, graph: dgl.DGLGraph, h: Tensor) -> Tensor:
