@@ -27,8 +27,10 @@ _LEAST, _MOST = 1e-4, 1e4  # mean square of the output; unscaled residual sums h
 _DRAWS = 8  # of dropout's masks
 _TRIES = 4  # to bring the output to one
 _RUNS = 6  # more, at most, where a layer that is used again and again grows from use to use
+_SCATTER = 1000.0  # of those draws, without the largest and the smallest
 _APART = 30.0  # of training and evaluation mode
 _LARGER = 1000.0  # what features twice as large may make of the output's mean square; linearly 4
+_SEE = "Layer by layer: dgl_deepgnn.diagnose(model, graph, feat)."
 OF_BATCH_NORM = (
     "Batch normalization in every layer multiplies what differs between the nodes, and with it "
     "what differs from the batches that its statistics are of, whatever the scale of the weights. "
@@ -79,12 +81,17 @@ def measure(
         square = math.nan if out is None else mean_square(out)
         return math.inf if out is not None and math.isnan(square) else square
 
+    scatter = (1.0, 1.0)
+
     def typical() -> float:
         """Mean square of the output in training mode, with dropout the median of some draws."""
+        nonlocal scatter
         squares = [run(True, 0), run(True, 1)]
         if squares[0] == squares[1] or not all(0 < value < math.inf for value in squares):
             return squares[0]
         squares += [run(True, draw) for draw in range(2, _DRAWS)]
+        squares.sort()
+        scatter = squares[1], squares[-2]
         return statistics.median(squares)  # single draws of attention's masks may explode
 
     def scale() -> None:
@@ -119,6 +126,14 @@ def measure(
     norms = tracking(module)
     if norms:
         set_statistics(norms, lambda: run(training=True))
+    if scatter[1] > _SCATTER * scatter[0]:
+        warnings.warn(
+            f"Measured, the {type(module).__name__} ends at a mean square of {scatter[0]:.2g} "
+            f"under one draw of dropout and of {scatter[1]:.2g} under another: no scale serves "
+            f"both. Drop less, of attention above all, or normalize between the layers. {_SEE}",
+            stacklevel=3,
+        )
+        return
     _report(module, square, run, norms)
 
 
@@ -185,12 +200,12 @@ def _report(
     """Say so where the output is far from order one, in training or in evaluation mode."""
     if math.isnan(square):
         return  # it returns no features
-    name, see = type(module).__name__, "dgl_deepgnn.diagnose(model, graph, feat)"
+    name = type(module).__name__
     if not _LEAST < square < _MOST:
         warnings.warn(
             f"Measured, the {name} still ends at a mean square of {square:.2g}: "
             "something in it scales the features where no weight is multiplied with them, such as "
-            f"a gate, or an output that starts at zero. Look at it layer by layer: {see}.",
+            f"a gate, or an output that starts at zero. {_SEE}",
             stacklevel=4,
         )
         return
@@ -204,8 +219,8 @@ def _report(
                 f"Measured, the {name} ends at a mean square of {square:.2g}, but of features "
                 f"twice as large at {doubled:.2g}: what is larger is multiplied by more, in every "
                 "layer anew, such as in products of features with each other. Other features than "
-                f"these will not stay at order one. Normalize them between the layers. Layer by "
-                f"layer: {see}.",
+                f"these will not stay at order one. Normalize them between the layers. "
+                f"{_SEE}",
                 stacklevel=4,
             )
         return
@@ -220,7 +235,7 @@ def _report(
     else:
         warnings.warn(
             f"{ends}: dropout adds to the mean square in every layer, and one scale cannot serve "
-            f"both modes. Drop less, or in fewer layers, or normalize them. Layer by layer: {see}.",
+            f"both modes. Drop less, or in fewer layers, or normalize them. {_SEE}",
             stacklevel=4,
         )
 
