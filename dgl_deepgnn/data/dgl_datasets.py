@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -19,11 +20,15 @@ from dgl_deepgnn.errors import DGLError
 from dgl_deepgnn.graph import AnyGraph, require_dgl
 from dgl_deepgnn.options import Seed
 from dgl_deepgnn.registry import did_you_mean
+from dgl_deepgnn.wording import quoted
 
 __all__ = ["dgl_class", "heterophilous", "ogb", "planetoid", "tu"]
 
 WORDS = ("name", "mode", "feature_name", "label_keys")
 """Arguments of DGL's classes that choose among what a class knows."""
+
+LARGEST = 1_000_000_000
+"""Of the sizes of what a class of DGL makes itself, multiplied with each other."""
 
 PLANETOID = {
     "cora": "CoraGraphDataset",
@@ -190,7 +195,8 @@ def dgl_class(
     level, target, self_loops, bidirected, seed : optional
         See `task_from_graphs`; a class that takes a seed gets this one, too.
     **arguments
-        Arguments of the class.
+        Arguments of the class. Whole numbers are sizes of what it makes itself, at most
+        1,000,000,000 if multiplied with each other; a `tree_height` counts as a power of two.
     """
     reader = _reader(name)
     if not is_dgl_class(name):
@@ -215,6 +221,7 @@ def dgl_class(
     ]
     if missing:
         raise DGLError(f"Data set {name!r} is not loaded without: {', '.join(missing)}.")
+    _check_sizes(name, arguments)
     if "verbose" in accepted:
         arguments.setdefault("verbose", False)
     if "seed" in accepted:
@@ -305,6 +312,22 @@ def ogb(name: str, self_loops: bool = True, bidirected: bool = True) -> TaskData
             "description": f"{name} with its own split",
         },
     )
+
+
+def _check_sizes(name: str, arguments: Mapping[str, Any]) -> None:
+    """Refuse what a generator would work at for days, or fill the memory with."""
+    size = 1
+    for key, value in arguments.items():
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if whole and not key.startswith("min_"):  # what max_ bounds, too
+            size *= (
+                2 ** min(value, 64) if key == "tree_height" and value > 0 else max(abs(value), 1)
+            )
+        if size > LARGEST:
+            raise DGLError(
+                f"Data set {name!r} is asked for {key}={quoted(value)}: its sizes multiplied with "
+                f"each other are to be at most {LARGEST:,}."
+            )
 
 
 def _is_word(text: object) -> bool:

@@ -142,6 +142,21 @@ def test_classes_that_dgl_makes_itself(offline):
         load_data("MiniGCDataset")
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("MiniGCDataset", {"num_graphs": 10**12, "min_num_v": 10, "max_num_v": 20}),
+        ("MiniGCDataset", {"num_graphs": 10**6, "min_num_v": 10, "max_num_v": 10**4}),
+        ("TreeCycleDataset", {"tree_height": 40}),
+        ("BAShapeDataset", {"num_base_nodes": 10**400}),
+    ],
+)
+def test_a_generator_is_not_asked_for_more_than_it_can_make(offline, name, options):
+    with pytest.raises(DGLError, match="multiplied with each other") as error:
+        load_data(name, **options)
+    assert len(str(error.value)) < 300
+
+
 def test_classes_with_modes_split_by_mode(monkeypatch):
     class ModalDataset(dgl.data.DGLDataset):
         def __init__(self, mode="train"):
