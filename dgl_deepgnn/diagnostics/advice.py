@@ -13,6 +13,7 @@ from dgl_deepgnn.diagnostics.recording import layers_of, replicate
 from dgl_deepgnn.diagnostics.verdicts import (
     AGGREGATION,
     CONNECTIONS,
+    IN_SOME_GRAPHS,
     ONLY_IN_TRAINING,
     SCALE,
     Verdict,
@@ -66,6 +67,12 @@ def _by_scale(
 ) -> str:
     if isinstance(model, DeepGNN) and model.residual == "plain":
         return "Its residual connections add up: build it with residual='fixup' or 'scaled'."
+    if IN_SOME_GRAPHS in verdict.message:
+        return (
+            "One scale of the weights cannot serve graphs with so many and so few neighbours: use "
+            "a normalised aggregation, or dgl_deepgnn.ResGINConv and ResGraphConv, whose operator "
+            "divides each graph by its own spectral radius."
+        )
     tried = []
     for call, initialize in initializers.items():
         trial = replicate(model)

@@ -347,7 +347,10 @@ def _gather(recorded: list[Record], name: str) -> np.ndarray:
 def _judge(recorded: list[Record]) -> list[Verdict]:
     first = recorded[0]
     measured = {name: _gather(recorded, name) for name in (*_measured(first), "sensitivity")}
-    return judge(measured, _body(first.rows), np.array([row.width for row in first.rows]))
+    body = _body(first.rows)
+    by_graph = [[record.rows[index].by_graph for index in body] for record in recorded]
+    widths = np.array([row.width for row in first.rows])
+    return judge(measured, body, widths, np.array(by_graph) if len(body) else None)
 
 
 def _body(rows: list[Row]) -> np.ndarray:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
@@ -43,6 +44,7 @@ class Row:
     mean_square: float
     correlation: float
     dirichlet: float
+    by_graph: np.ndarray | None = None  # mean squares of the graphs of a batch
     gradient: float = math.nan
     sensitivity: float = math.nan  # the gradient for a relative change of the weights, by entry
     training: float = math.nan  # mean square in training mode
@@ -91,7 +93,13 @@ class Geometry:
             float(features.square().mean()),
             correlation,
             self._dirichlet(direction, alive) if nodes else math.nan,
+            self._by_graph(norm**2 / features.shape[1]) if nodes else None,
         )
+
+    def _by_graph(self, squares: Tensor) -> np.ndarray:
+        sizes = torch.bincount(self.graph_of_node)
+        total = squares.new_zeros(len(sizes)).index_add_(0, self.graph_of_node, squares)
+        return (total / sizes)[sizes > 0].numpy()
 
     def _dirichlet(self, direction: Tensor, alive: Tensor) -> float:
         kept = alive[self.src] & alive[self.dst]

@@ -11,7 +11,16 @@ import numpy as np
 from dgl_deepgnn.theory import kappa
 from dgl_deepgnn.wording import counted
 
-__all__ = ["AGGREGATION", "CONNECTIONS", "SCALE", "Status", "Verdict", "judge", "number"]
+__all__ = [
+    "AGGREGATION",
+    "CONNECTIONS",
+    "IN_SOME_GRAPHS",
+    "SCALE",
+    "Status",
+    "Verdict",
+    "judge",
+    "number",
+]
 
 Status = Literal["healthy", "vanishing", "exploding", "oversmoothed"]
 SCALE, AGGREGATION, CONNECTIONS = (
@@ -20,6 +29,8 @@ SCALE, AGGREGATION, CONNECTIONS = (
     "residual connections",
 )
 ONLY_IN_TRAINING = "Without dropout it would be healthy."
+IN_SOME_GRAPHS = "of the graphs of the batch it"
+_SOME = 0.1  # share of the graphs that may come out otherwise than the batch
 _RESAMPLES = 1000
 _DOUBT = 0.01  # share of the resamples that may disagree
 
@@ -52,7 +63,12 @@ class Verdict:
         return f"{self.principle}: {self.status.upper()}{near}. {self.message}"
 
 
-def judge(measured: dict[str, np.ndarray], body: np.ndarray, widths: np.ndarray) -> list[Verdict]:
+def judge(
+    measured: dict[str, np.ndarray],
+    body: np.ndarray,
+    widths: np.ndarray,
+    by_graph: np.ndarray | None = None,
+) -> list[Verdict]:
     """Verdicts on the three principles, without advice.
 
     Parameters
@@ -65,6 +81,9 @@ def judge(measured: dict[str, np.ndarray], body: np.ndarray, widths: np.ndarray)
         nothing behind a readout or a head.
     widths : numpy.ndarray
         Widths of the features, shape (rows,).
+    by_graph : numpy.ndarray, optional
+        Mean squares of the graphs of a batch, shape (draws, len(body), graphs): the batch's own
+        is that of the largest.
     """
     draws = len(measured["mean_square"])
     # How often each draw counts: once in the first row, as in a bootstrap sample in the others.
@@ -74,8 +93,10 @@ def judge(measured: dict[str, np.ndarray], body: np.ndarray, widths: np.ndarray)
         weights = np.concatenate([weights, sampled])
     with np.errstate(invalid="ignore", over="ignore"):
         means = {name: weights @ values[:, body] / draws for name, values in measured.items()}
-    verdicts = [_judge_scale(means, measured["mean_square"][:, body], widths[body])]
-    return [*verdicts, *_judge_differences(means["correlation"], means["dirichlet"])]
+    scale = _judge_scale(means, measured["mean_square"][:, body], widths[body])
+    if by_graph is not None:
+        scale = _judge_graphs(scale, by_graph.mean(axis=0))
+    return [scale, *_judge_differences(means["correlation"], means["dirichlet"])]
 
 
 def _verdict(principle: str, statuses: np.ndarray, message: str) -> Verdict:
@@ -113,6 +134,23 @@ def _judge_scale(means: dict[str, np.ndarray], draws: np.ndarray, widths: np.nda
             message += f" {ONLY_IN_TRAINING}"
         statuses = np.where(statuses == "healthy", in_training, statuses)
     return _verdict(SCALE, statuses, message + _spread(draws, widths))
+
+
+def _judge_graphs(verdict: Verdict, signal: np.ndarray) -> Verdict:
+    """Principle 1 for each graph; signal of shape (rows, graphs)."""
+    if verdict.status != "healthy" or len(signal) < 2 or signal.shape[1] < 2:
+        return verdict
+    statuses = _scale_statuses(signal[1 if len(signal) > 2 else 0 :].T, np.ones(signal.shape[1]))
+    shares = {name: float((statuses == name).mean()) for name in ("vanishing", "exploding")}
+    name = max(shares, key=lambda status: shares[status])
+    if shares[name] <= _SOME:
+        return verdict
+    worst = signal[-1].min() if name == "vanishing" else signal[-1].max()
+    message = (
+        f"{verdict.message} But in {shares[name]:.0%} {IN_SOME_GRAPHS} is {name}: it ends at "
+        f"{number(float(worst))} in one of them."
+    )
+    return Verdict(verdict.principle, name, message)  # type: ignore[arg-type]
 
 
 def _path(signal: np.ndarray) -> str:

@@ -233,7 +233,11 @@ def test_one_scale_for_a_mixed_batch_is_warned_of_with_what_mends_it() -> None:
         warnings.simplefilter("error")
         critical_(mended, batch)
     assert all(0.01 < one < 10 for one in squares(mended))
-    advice = str(diagnose(model, batch, feat, draws=2))
+    assert diagnose(mended, batch, feat, draws=2).verdicts[0].status == "healthy"
+    diagnosis = diagnose(model, batch, feat, draws=2)
+    assert diagnosis.verdicts[0].status == "vanishing"
+    assert re.search(r"But in 67% of .* vanishing.*ResGINConv", diagnosis.verdicts[0].message)
+    advice = str(diagnosis)
     (name, t) = re.findall(r"dgl_deepgnn\.nn\.(\w+)\(\.\.\., t=([\d.]+)\) for GINConv", advice)[0]
     followed = Sums(lambda: getattr(dgl_deepgnn.nn, name)(WIDTH, WIDTH, t=float(t)))
     critical_(followed, batch)
