@@ -68,7 +68,7 @@ benchmark: .venv/installed
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[benchmark]'
 	$(BIN)/python -m benchmarks.cost
 
-# Kills, damaged files, fuzzing; about half an hour on two cores. docs/reliability.md has its table.
+# Kills, damaged files, fuzzing; about an hour on two cores. docs/reliability.md has its table.
 torture: .venv/installed
 	$(BIN)/python -m tests.faults.torture --write
 
