@@ -19,6 +19,7 @@ from dgl_deepgnn.diagnostics.verdicts import (
     Verdict,
 )
 from dgl_deepgnn.errors import DGLError
+from dgl_deepgnn.init.probe import OF_GRAPHS
 from dgl_deepgnn.nn import DeepGNN
 
 __all__ = ["advise"]
@@ -67,12 +68,8 @@ def _by_scale(
 ) -> str:
     if isinstance(model, DeepGNN) and model.residual == "plain":
         return "Its residual connections add up: build it with residual='fixup' or 'scaled'."
-    if IN_SOME_GRAPHS in verdict.message:
-        return (
-            "One scale of the weights cannot serve graphs with so many and so few neighbours: use "
-            "a normalised aggregation, or dgl_deepgnn.ResGINConv and ResGraphConv, whose operator "
-            "divides each graph by its own spectral radius."
-        )
+    if IN_SOME_GRAPHS in verdict.message and not isinstance(model, DeepGNN):
+        return f"One scale of the weights cannot serve all graphs of the batch. {OF_GRAPHS}"
     tried = []
     for call, initialize in initializers.items():
         trial = replicate(model)

@@ -67,8 +67,8 @@ class Geometry:
 
     def __init__(self, graph: AnyGraph) -> None:
         self.num_nodes = graph.num_nodes()
-        sizes = graph.batch_num_nodes().cpu()
-        self.graph_of_node = torch.repeat_interleave(torch.arange(len(sizes)), sizes)
+        self.sizes = graph.batch_num_nodes().cpu()
+        self.graph_of_node = torch.repeat_interleave(torch.arange(len(self.sizes)), self.sizes)
         src, dst = (ends.cpu() for ends in graph.edges())
         self.src, self.dst = src[src != dst], dst[src != dst]
 
@@ -97,9 +97,8 @@ class Geometry:
         )
 
     def _by_graph(self, squares: Tensor) -> np.ndarray:
-        sizes = torch.bincount(self.graph_of_node)
-        total = squares.new_zeros(len(sizes)).index_add_(0, self.graph_of_node, squares)
-        return (total / sizes)[sizes > 0].numpy()
+        total = squares.new_zeros(len(self.sizes)).index_add_(0, self.graph_of_node, squares)
+        return (total / self.sizes)[self.sizes > 0].numpy()
 
     def _dirichlet(self, direction: Tensor, alive: Tensor) -> float:
         kept = alive[self.src] & alive[self.dst]

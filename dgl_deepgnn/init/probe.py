@@ -21,6 +21,7 @@ from dgl_deepgnn.init.statistics import on_other_features, set_statistics, track
 from dgl_deepgnn.init.tracing import Trace, trace
 
 __all__ = [
+    "OF_GRAPHS",
     "Probe",
     "check",
     "find_probe",
@@ -33,6 +34,10 @@ _DEVIATIONS = 3.5  # of one draw
 _ROWS = 64  # of a probe without graph
 _LOST = 1e-3
 _APART = 1e3
+OF_GRAPHS = (
+    "Use a normalised aggregation, or dgl_deepgnn.ResGINConv and ResGraphConv, whose operator "
+    "divides each graph by its own radius."
+)
 _MEASURED = (
     "Let the features decide, critical_(model, graph, feat) or critical_(model, forward=...); or "
     "describe what is written by hand (register_initializer), or start residual branches at zero "
@@ -166,8 +171,7 @@ def warn_of_batch(context: GraphContext, stacklevel: int) -> None:
                 f"One scale cannot serve all graphs of the batch: the spectral radii of their sums "
                 f"over neighbours are {radii.min():.3g} to {radii.max():.3g}, and after {depth} "
                 f"layers less than {_LOST:g} of the mean square is left on {share:.0%} of them. "
-                "Use a normalised aggregation, or dgl_deepgnn.ResGINConv and ResGraphConv, whose "
-                "operator divides each graph by its own radius.",
+                f"{OF_GRAPHS}",
                 stacklevel=stacklevel,
             )
 

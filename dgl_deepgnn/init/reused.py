@@ -15,6 +15,7 @@ __all__ = ["GivenUp", "Reused"]
 _Key = tuple[object, ...]
 _USES = 4  # fewer are the sides of something, such as the two ends of an edge
 _BOUND = 10.0  # of the growth from the second use (the first sees other features) to the last one
+_CHANGE = 1e-3  # of the growth, for twice the weight: less is no change
 _HUGE = 1e20  # growth, or one over it, after which a run is given up: numbers soon come to an end
 
 
@@ -84,7 +85,8 @@ class Reused:
             tried.append((self.start(key), growth))
             if 1 / _BOUND < squares[-1] / squares[1] < max(_BOUND, uses):
                 continue
-            best = min(tried, key=lambda trial: abs(math.log(trial[1])))[0]
+            # Of growths that are the same the first: uses side by side do not depend on the start.
+            best = min(tried, key=lambda trial: round(abs(math.log(trial[1])), 3))[0]
             self._starts[key] = best if last else _next(tried, uses) or best
         return self._starts != before
 
@@ -96,7 +98,7 @@ def _next(tried: list[tuple[float, float]], uses: int) -> float | None:
         return start / growth**2
     (x, fx), (y, fy) = ((math.sqrt(start), growth) for start, growth in tried[-2:])
     slope = (fy - fx) / (y - x) if x != y else 0.0
-    if slope <= 0:
+    if slope * y < _CHANGE:
         return None
     # Sums may grow like the number of their terms: its root is well within that, and above one.
     new = y + (uses ** (0.25 / (uses - 2)) - fy) / slope

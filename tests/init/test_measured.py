@@ -275,6 +275,24 @@ def test_a_layer_used_again_and_again_keeps_its_scale(
         assert 0.1 < signal(model, graph, features) < 10
 
 
+def test_uses_side_by_side_do_not_grow() -> None:
+    """One weight for inputs of many sizes: what it makes of the last is no growth."""
+
+    class Sides(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.shared, self.output = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, 5)
+
+        def forward(self, feat: Tensor) -> Tensor:
+            sides = [self.shared(10**power * feat) for power in range(6)]
+            return self.output(torch.relu(sides[0]) + sum(F.normalize(side) for side in sides))
+
+    feat = torch.randn(80, WIDTH)
+    for features in (feat, 1e-5 * feat):
+        model = critical_(Sides(), forward=lambda model, x=features: model(x))  # type: ignore[misc]
+        assert signal(model.shared, features) == pytest.approx(1, rel=1e-3)
+
+
 def test_where_no_scale_keeps_a_layer_from_growing_a_warning_says_so(
     graph: dgl.DGLGraph, feat: Tensor
 ) -> None:
