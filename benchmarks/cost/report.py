@@ -49,6 +49,27 @@ slows short operations down). Fresh memory is not a kind of its own: its first u
 operation that writes to it."""
 
 
+OTHERS = """\
+Other questions have tables and commands of their own:
+
+- [hooks.md](hooks.md): what `critical_` makes of models as DGL's users write them, before training
+  and in it (`python -m benchmarks.hooks`, two hours of a core; `--steps 0`, without training,
+  ten minutes; `--workers 2` for two cores), and of every convolution of DGL's, in
+  [docs/hooks.md](../docs/hooks.md) (`python -m benchmarks.hooks.table`);
+- [one_line_fix.md](one_line_fix.md): one stack of DGL's layers trained before and after `critical_`
+  (`python benchmarks/one_line_fix.py`);
+- [one_draw.md](one_draw.md): how far one draw is from the mean of all
+  (`python -m benchmarks.one_draw`);
+- [signal_by_depth.md](signal_by_depth.md): signal and gradient by depth, DGL's layers and ours
+  (`python benchmarks/signal_by_depth.py`);
+- [docs/depth.md](../docs/depth.md): steps to a target from 16 to 1024 layers
+  (`python benchmarks/depth.py`);
+- [docs/speedups.md](../docs/speedups.md): the speed-up records of the recipes
+  (`python benchmarks/speedups.py`);
+- [docs/transfer.md](../docs/transfer.md): learning rates over depth and width
+  (`python -m benchmarks.transfer`)."""
+
+
 def report(results: dict[str, Any]) -> str:
     """Markdown of all sections that there are."""
     machine, sections = results["machine"], results["sections"]
@@ -62,6 +83,8 @@ def report(results: dict[str, Any]) -> str:
         f"measures one section again: {', '.join(f'`{name}`' for name in results['seconds'])}.",
         "",
         "Measured on: " + ", ".join(f"{name} {value}" for name, value in machine.items()) + ".",
+        "",
+        OTHERS,
         "",
         "## Targets",
         "",

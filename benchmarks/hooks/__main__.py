@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import argparse
 import json
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from fnmatch import fnmatch
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ import torch
 from tqdm import tqdm
 
 from benchmarks.hooks.cases import CASES
-from benchmarks.hooks.measure import ARMS, measure
+from benchmarks.hooks.measure import ARMS, measure_named
 from benchmarks.hooks.report import STEPS, report
 from dgl_deepgnn.files import write_json, write_text
 
@@ -32,9 +34,9 @@ def main() -> None:
     parser.add_argument("--arms", nargs="*", choices=ARMS, default=ARMS)
     parser.add_argument("--depths", nargs="*", type=int, default=DEPTHS)
     parser.add_argument("--steps", type=int, default=STEPS, help="of training; 0: the start alone")
+    parser.add_argument("--workers", type=int, default=1, help="processes, of one thread each")
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "hooks.json")
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
     results: dict[str, Any] = {"commands": [], "rows": []}
     if arguments.out.exists():
         results = json.loads(arguments.out.read_text(encoding="utf-8"))
@@ -48,22 +50,26 @@ def main() -> None:
         for depth in arguments.depths
         for arm in arguments.arms
     ]
-    for name, depth, arm in (progress := tqdm(todo)):
-        progress.set_postfix_str(f"{name}, {depth} layers, {arm}")
-        found = measure(CASES[name], depth, arm, arguments.steps)
-        former = rows.get((name, depth, arm), {})
-        if not arguments.steps and "losses" in found and "losses" in former:
-            found["losses"] = former["losses"]
-        rows[name, depth, arm] = {"model": name, "depth": depth, "arm": arm, **found}
-        results["rows"] = [rows[key] for key in sorted(rows, key=_order)]
-        write_json(arguments.out, results)
+    pool = ProcessPoolExecutor(
+        arguments.workers, get_context("spawn"), torch.set_num_threads, initargs=(1,)
+    )
+    with pool:
+        runs = {pool.submit(measure_named, *key, arguments.steps): key for key in todo}
+        for run in tqdm(as_completed(runs), total=len(runs)):
+            (name, depth, arm), found = runs[run], run.result()
+            former = rows.get((name, depth, arm), {})
+            if not arguments.steps and "losses" in found and "losses" in former:
+                found["losses"] = former["losses"]
+            rows[name, depth, arm] = {"model": name, "depth": depth, "arm": arm, **found}
+            results["rows"] = [rows[key] for key in sorted(rows, key=_order)]
+            write_json(arguments.out, results)
     text = report(results)
     write_text(arguments.out.with_suffix(".md"), text)
     print(text.split("\n## ")[0])
 
 
 def _command(arguments: argparse.Namespace) -> str:
-    """Return the command line, but for the file that it writes."""
+    """Return the command line, but for the file that it writes and the number of workers."""
     parts = [COMMAND]
     if arguments.models != "*":
         parts.append(f"--models '{arguments.models}'")

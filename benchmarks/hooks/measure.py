@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from benchmarks.hooks.cases import Case
+from benchmarks.hooks.cases import CASES, Case
 from benchmarks.hooks.inputs import Inputs, draw_inputs
 from dgl_deepgnn.errors import DGLError
 from dgl_deepgnn.init import critical_
 
-__all__ = ["ARMS", "LEARNING_RATES", "SEEDS", "VIEWS", "measure"]
+__all__ = ["ARMS", "LEARNING_RATES", "SEEDS", "VIEWS", "measure", "measure_named"]
 
 ARMS = ("stock", "closed form", "measured")
 SEEDS = (0, 1, 2)
@@ -74,6 +74,11 @@ def measure(case: Case, depth: int, arm: str, steps: int) -> dict[str, Any]:
         "losses": {rate: pairs for rate, pairs in losses.items() if pairs},
         **({"warned": True} if warned else {}),
     }
+
+
+def measure_named(name: str, depth: int, arm: str, steps: int) -> dict[str, Any]:
+    """Measure a model of `CASES`: its name can be sent to another process, itself it cannot."""
+    return measure(CASES[name], depth, arm, steps)
 
 
 def _initialized(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from benchmarks.hooks.cases import CASES
 from benchmarks.hooks.measure import ARMS, LEARNING_RATES, SEEDS, VIEWS
 from dgl_deepgnn.wording import counted
 
-__all__ = ["STEPS", "is_order_one", "is_right", "is_worse", "report"]
+__all__ = ["STEPS", "claim", "is_order_one", "is_right", "is_worse", "report"]
 
 Row = dict[str, Any]
 STEPS = 100
@@ -72,9 +73,10 @@ def report(results: dict[str, Any]) -> str:
         "the community of the node. Mean squares "
         f"and gradients are geometric means of {len(SEEDS)} seeds. *Fresh*: on other features "
         "than it was measured with. *Gradient*: squared norm in the first weight matrix of a "
-        "gradient of norm one at the output, in training mode.",
+        "gradient of norm one at the output, in training mode. Figures with a star came with a "
+        "warning.",
         "",
-        *_summary(rows, depths),
+        *_summary(results, depths),
     ]
     for depth in depths:
         lines += ["", f"## {depth} layers at the start", "", *_start_table(rows, depth)]
@@ -86,45 +88,109 @@ def report(results: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _summary(rows: dict[tuple[str, int, str], Row], depths: list[int]) -> list[str]:
+@dataclass(frozen=True)
+class Counts:
+    """Names of the models of one depth, by what came of them."""
+
+    fine: list[str]
+    """Of order one as they come."""
+    measured: list[str]
+    """All that were measured; of those, what is of order one, and what is not with a warning."""
+    good: list[str]
+    told: list[str]
+    closed: list[str]
+    """All that the closed form was asked for; what it refuses, and what is wrong then."""
+    refused: list[str]
+    warned: list[str]
+    silent: list[str]
+    trained: list[str]
+    """All that were trained, measured and stock; where measured ends lower, and higher."""
+    better: list[str]
+    worse: list[str]
+
+    @property
+    def untold(self) -> list[str]:
+        """Measured, not of order one, and no warning says so."""
+        return [name for name in self.measured if name not in self.good + self.told]
+
+    @property
+    def right(self) -> int:
+        """How many the closed form neither refuses nor gets wrong."""
+        return len(self.closed) - len(self.refused + self.warned + self.silent)
+
+
+def count(results: dict[str, Any], depth: int) -> Counts:
+    """Sort the models of a depth."""
+    found: dict[str, dict[str, Row]] = {arm: {} for arm in ARMS}
+    for row in results["rows"]:
+        if row["depth"] == depth:
+            found[row["arm"]][row["model"]] = row
+    measured, closed, stock = found["measured"], found["closed form"], found["stock"]
+    good = [m for m, r in measured.items() if "refused" not in r and is_order_one(r, m, depth)]
+    refused = [m for m, r in closed.items() if "refused" in r]
+    off = [m for m, r in closed.items() if m not in refused and not is_right(r)]
+    warned = [m for m in off if closed[m].get("warned")]
+    trained = [m for m, r in measured.items() if r.get("losses") and stock.get(m, {}).get("losses")]
+    return Counts(
+        fine=[m for m, r in stock.items() if is_order_one(r, m, depth)],
+        measured=list(measured),
+        good=good,
+        told=[
+            m for m, r in measured.items() if m not in good and (r.get("warned") or "refused" in r)
+        ],
+        closed=list(closed),
+        refused=refused,
+        warned=warned,
+        silent=[m for m in off if m not in warned],
+        trained=trained,
+        better=[m for m in trained if is_worse(stock[m], measured[m])],
+        worse=[m for m in trained if is_worse(measured[m], stock[m])],
+    )
+
+
+def claim(results: dict[str, Any], depth: int = 32) -> str:
+    """What README may say."""
+    counts = count(results, depth)
+    text = (
+        f"Of {len(counts.measured)} models of {depth} layers in the manner of DGL's users, the "
+        f"measured way brings {len(counts.good)} to a mean square within a factor 10 of one, in "
+        "training and evaluation, on other features too (unscaled residual sums: of the number of "
+        f"layers; as they come: {len(counts.fine)}), and warns of {len(counts.told)}; the closed "
+        f"form is right for {counts.right}, refuses {len(counts.refused)}, warns of "
+        f"{len(counts.warned)} and is silently wrong for {len(counts.silent)}."
+    )
+    if counts.trained:
+        text += (
+            f" After {STEPS} steps of Adam the measured one's loss is lower in every seed for "
+            f"{len(counts.better)} of {len(counts.trained)}, higher for {len(counts.worse)}."
+        )
+    return text
+
+
+def _summary(results: dict[str, Any], depths: list[int]) -> list[str]:
     lines = []
     for depth in depths:
-        found = {
-            arm: {m: r for (m, d, a), r in rows.items() if (d, a) == (depth, arm)} for arm in ARMS
-        }
-        measured, closed, stock = found["measured"], found["closed form"], found["stock"]
-        good = [m for m, r in measured.items() if "refused" not in r and is_order_one(r, m, depth)]
-        fine = [m for m, r in stock.items() if is_order_one(r, m, depth)]
-        bad = [m for m in measured if m not in good]
-        told = [m for m in bad if measured[m].get("warned") or "refused" in measured[m]]
+        counts = count(results, depth)
         lines.append(
-            f"- {depth} layers, measured: {len(good)} of {len(measured)} within a factor 10 of one "
-            "in both modes, on the features given and on fresh ones (unscaled residual sums: of "
-            f"the number of layers); stock: {len(fine)}."
-            + _named(" Not, as a warning says:", told)
-            + _named(" Not, without a warning:", [m for m in bad if m not in told])
+            f"- {depth} layers, measured: {len(counts.good)} of {len(counts.measured)} within a "
+            "factor 10 of one in both modes, on the features given and on fresh ones (unscaled "
+            f"residual sums: of the number of layers); stock: {len(counts.fine)}."
+            + _named(" Not, as a warning says:", counts.told)
+            + _named(" Not, without a warning:", counts.untold)
         )
-        accepted = [m for m, r in closed.items() if "refused" not in r]
-        off = [m for m in accepted if not is_right(closed[m])]
-        warned = [m for m in off if closed[m].get("warned")]
-        silent = [m for m in off if m not in warned]
         lines.append(
-            f"- {depth} layers, closed form: {len(accepted) - len(off)} right, "
-            f"{len(closed) - len(accepted)} refused, {len(warned)} wrong (below 1e-4 or above "
-            f"1000) with a warning, {len(silent)} wrong without one."
-            + _named(" With a warning:", warned)
-            + _named(" Without:", silent)
+            f"- {depth} layers, closed form: {counts.right} right, {len(counts.refused)} refused, "
+            f"{len(counts.warned)} wrong (below 1e-4 or above 1000) with a warning, "
+            f"{len(counts.silent)} wrong without one."
+            + _named(" With a warning:", counts.warned)
+            + _named(" Without:", counts.silent)
         )
-        trained = [
-            m for m, r in measured.items() if r.get("losses") and stock.get(m, {}).get("losses")
-        ]
-        if trained:
-            worse = [m for m in trained if is_worse(measured[m], stock[m])]
-            better = [m for m in trained if is_worse(stock[m], measured[m])]
+        if counts.trained:
             lines.append(
                 f"- {depth} layers, loss after {STEPS} steps, measured against stock, each at its "
-                f"better learning rate: lower in every seed for {counted(len(better), 'model')}, "
-                f"higher for {len(worse)}, of {len(trained)}." + _named(" Higher:", worse)
+                "better learning rate: lower in every seed for "
+                f"{counted(len(counts.better), 'model')}, higher for {len(counts.worse)}, of "
+                f"{len(counts.trained)}." + _named(" Higher:", counts.worse)
             )
     return lines
 
@@ -156,7 +222,8 @@ def _start_table(rows: dict[tuple[str, int, str], Row], depth: int) -> list[str]
 def _signal(row: Row | None, views: tuple[str, ...]) -> list[str]:
     if row is None or "refused" in row:
         return ["-" if row is None else "refused"] * len(views)
-    return [_figure(typical(row["mean_square"][view])) for view in views]
+    star = "*" if row.get("warned") else ""
+    return [_figure(typical(row["mean_square"][view])) + star for view in views]
 
 
 def _gradient(row: Row | None) -> str:

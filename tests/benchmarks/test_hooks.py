@@ -15,7 +15,7 @@ from benchmarks.hooks import __main__ as command
 from benchmarks.hooks.cases import CASES
 from benchmarks.hooks.inputs import CLASSES, GRAPHS, NODES, draw_inputs
 from benchmarks.hooks.measure import ARMS, SEEDS, VIEWS, measure
-from benchmarks.hooks.report import is_order_one, is_right, is_worse, report
+from benchmarks.hooks.report import claim, count, is_order_one, is_right, is_worse, report
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -119,6 +119,51 @@ def test_a_part_run_replaces_its_rows_alone(
     assert all(r["depth"] == 3 and r["losses"] for r in rows[:-2])
     assert "3 layers, measured: 1 of 1" in capsys.readouterr().out
     assert "| GraphConv, ReLU | 7 | 1 | 7 |" in out.with_suffix(".md").read_text()
+
+
+def test_the_claim_counts_what_it_says() -> None:
+    """Four models by hand; the second is of order one at once, the others are as named."""
+    names = list(CASES)
+    assert not any(CASES[name].sums for name in names[:4])
+    worse, better = {"losses": (3.0, 3.1, 3.2)}, {"losses": (0.1, 0.2, 0.3)}
+    results = {
+        "rows": [
+            row("stock", 1e9, model=names[0]),
+            row("closed form", 1.0, model=names[0]),
+            row("measured", 1.0, model=names[0], **better),
+            row("stock", 1.0, model=names[1]),
+            {"model": names[1], "depth": 32, "arm": "closed form", "refused": "Not known."},
+            row("measured", 1.0, model=names[1], **worse),
+            row("stock", 1e-9, model=names[2]),
+            row("closed form", 1e7, model=names[2], warned=True),
+            row("measured", 1e7, model=names[2], warned=True),
+            row("stock", 1e-9, model=names[3]),
+            row("closed form", 1e7, model=names[3]),
+            row("measured", 1e7, model=names[3]),
+            row("measured", 1.0, model=names[3], depth=16),
+        ]
+    }
+    counts = count(results, 32)
+    assert (counts.measured, counts.fine) == (names[:4], [names[1]])
+    assert (counts.good, counts.told, counts.untold) == (names[:2], [names[2]], [names[3]])
+    assert (counts.right, counts.refused) == (1, [names[1]])
+    assert (counts.warned, counts.silent) == ([names[2]], [names[3]])
+    assert (counts.better, counts.worse) == ([names[0]], [names[1]])
+    said = claim(results)
+    for part in ("4 models of 32 layers", "brings 2 to", "as they come: 1", "warns of 1;"):
+        assert part in said
+    for part in (
+        "right for 1, refuses 1, warns of 1 and is silently wrong for 1.",
+        "1 of 4, higher for 1",
+    ):
+        assert part in said
+    assert f"| {names[2]} | 1e-09 | 1 | 1e+07* | 1e+07* |" in report({"commands": [], **results})
+
+
+def test_readme_claims_what_was_shown() -> None:
+    results = json.loads((BENCHMARKS / "hooks.json").read_text("utf-8"))
+    readme = (BENCHMARKS.parent / "README.md").read_text("utf-8")
+    assert claim(results) in " ".join(readme.split())
 
 
 def test_the_tables_are_those_of_the_data() -> None:
