@@ -18,7 +18,7 @@ WITHOUT_DGL := tests/test_graph.py tests/test_without_dgl.py tests/test_registry
 # What a PyTorch may break.
 CORE := nn operator training data hub init
 
-.PHONY: train test test-compat test-torch test-seeds lint benchmark torture clean
+.PHONY: train test test-compat test-torch test-seeds test-hub lint benchmark torture clean
 
 train: .venv/installed
 	$(BIN)/dgl-deepgnn train resgcn64.digits
@@ -52,6 +52,12 @@ test-torch:
 	$(PYTHON) -m venv --clear build/torch
 	build/torch/bin/pip install --quiet $(foreach it,$(TORCH),'$(it)') -e '.[test]'
 	build/torch/bin/python -m pytest -p tests.row $(foreach it,$(CORE),tests/$(it))
+
+# Models read from a server of the Hugging Face Hub's API that others wrote.
+test-hub: .venv/installed
+	$(PYTHON) -m venv build/olah
+	build/olah/bin/pip install --quiet olah==0.5.4 huggingface_hub==2.4.0
+	OLAH=$(CURDIR)/build/olah/bin/olah-cli $(BIN)/python -m pytest tests/hub/test_olah.py
 
 lint: .venv/installed
 	$(BIN)/ruff format --check .

@@ -29,11 +29,11 @@ if _environment.is_ready():
     )
     from dgl_deepgnn.operator.schedule import interpolation_schedule
 
-    def _load_published(*arguments: Any, **options: Any) -> Any:
-        return importlib.import_module("dgl_deepgnn.hub").from_pretrained(*arguments, **options)
+    def _hub() -> Any:
+        return importlib.import_module("dgl_deepgnn.hub")
 
     # The zoo stands on the models; that they load themselves from it is joined here, above both.
-    DeepGNN.load_published = staticmethod(_load_published)
+    DeepGNN.hub = staticmethod(_hub)
 
 _LATER = {
     "diagnose": "dgl_deepgnn.diagnostics",

@@ -24,12 +24,17 @@ __all__ = ["AllowCode", "add_commands", "models_list", "models_table", "print_wa
 NAME_WIDTH = 26
 """Of the names in a list: what 80 columns leave."""
 
-Name = Annotated[str, typer.Argument(help="A model's name, see `dgl-deepgnn models`.")]
+Name = Annotated[
+    str,
+    typer.Argument(
+        help="A model's name, see `dgl-deepgnn models`; or user/repo of the Hugging Face Hub."
+    ),
+]
 Zoo = Annotated[
     str | None,
     typer.Option(
-        help="The zoo: a folder or an http(s) address. By default DGL_DEEPGNN_ZOO, else the "
-        "zoo that comes with the package."
+        help="The zoo: a folder, an http(s) address or hf://user/repo. By default "
+        "DGL_DEEPGNN_ZOO, else the zoo that comes with the package."
     ),
 ]
 Device = Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1, ...")]
@@ -56,10 +61,19 @@ class Dtype(StrEnum):
     fp16 = "fp16"
 
 
+Run = Annotated[Path, typer.Argument(help="Folder of a finished run.")]
+Speedup = Annotated[
+    Path | None, typer.Option(help="Folder of its speed-up record; by default RUN.speedup.")
+]
+StoredAs = Annotated[Dtype, typer.Option(help="How the weights are stored.")]
+Licence = Annotated[str, typer.Option(help="Of the weights, as an SPDX identifier.")]
+
+
 def add_commands(app: typer.Typer) -> None:
     """Register the commands."""
     for name, command in (
         ("publish", publish_command),
+        ("push", push_command),
         ("refresh", refresh_command),
         ("models", models_command),
         ("download", download_command),
@@ -70,18 +84,14 @@ def add_commands(app: typer.Typer) -> None:
 
 
 def publish_command(
-    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
-    speedup: Annotated[
-        Path | None, typer.Option(help="Folder of its speed-up record; by default RUN.speedup.")
-    ] = None,
+    run: Run,
+    speedup: Speedup = None,
     zoo: Zoo = None,
     replace: Annotated[
         bool, typer.Option("--replace", help="Replace the model of that name.")
     ] = False,
-    dtype: Annotated[Dtype, typer.Option(help="How the weights are stored.")] = Dtype.fp32,
-    licence: Annotated[
-        str, typer.Option(help="Of the weights, as an SPDX identifier.")
-    ] = "Apache-2.0",
+    dtype: StoredAs = Dtype.fp32,
+    licence: Licence = "Apache-2.0",
     allow_code: AllowCode = False,
     as_json: Json = False,
 ) -> None:
@@ -96,6 +106,42 @@ def publish_command(
         allow_code=allow_code,
     )
     _print(f"Published: {folder}", {"folder": str(folder)}, as_json)
+
+
+def push_command(
+    run: Run,
+    repo: Annotated[str, typer.Argument(help="user/repo, made if need be.")],
+    speedup: Speedup = None,
+    dtype: StoredAs = Dtype.fp32,
+    licence: Licence = "Apache-2.0",
+    private: Annotated[
+        bool | None, typer.Option(help="Whether a new repository is private.")
+    ] = None,
+    branch: Annotated[
+        str | None, typer.Option(help="To write to, made if need be; by default main.")
+    ] = None,
+    create_pr: Annotated[
+        bool, typer.Option("--create-pr", help="Open a pull request instead.")
+    ] = False,
+    allow_code: AllowCode = False,
+    as_json: Json = False,
+) -> None:
+    """Turn a run and its speed-up record into a repository of the Hugging Face Hub.
+
+    Who you are, `hf auth login` or the variable HF_TOKEN says.
+    """
+    address = hub.push(
+        run,
+        repo,
+        speedup=speedup,
+        dtype=dtype.value,
+        licence=licence,
+        allow_code=allow_code,
+        private=private,
+        branch=branch,
+        create_pr=create_pr,
+    )
+    _print(f"Pushed: {address}", {"address": address}, as_json)
 
 
 def refresh_command(name: Name, zoo: Zoo = None, as_json: Json = False) -> None:

@@ -5,6 +5,7 @@ from dgl_deepgnn.hub.evaluation import evaluate
 from dgl_deepgnn.hub.load import download, from_pretrained, list_pretrained
 from dgl_deepgnn.hub.prediction import predict
 from dgl_deepgnn.hub.publishing import publish, refresh
+from dgl_deepgnn.hub.pushing import push, push_to_hub, save_pretrained
 from dgl_deepgnn.hub.store import open_zoo
 
 __all__ = [
@@ -16,5 +17,8 @@ __all__ = [
     "open_zoo",
     "predict",
     "publish",
+    "push",
+    "push_to_hub",
     "refresh",
+    "save_pretrained",
 ]

@@ -13,7 +13,12 @@ from dgl_deepgnn.wording import counted, fixed
 __all__ = ["model_card"]
 
 
-def model_card(config: Config, metrics: dict[str, Any], speedups: dict[str, Any]) -> str:
+def model_card(
+    config: Config,
+    metrics: dict[str, Any],
+    speedups: dict[str, Any],
+    repository: str | None = None,
+) -> str:
     """Markdown text with results, early training, use, limits and provenance.
 
     Parameters
@@ -22,6 +27,8 @@ def model_card(config: Config, metrics: dict[str, Any], speedups: dict[str, Any]
         Content of ``config.json``.
     metrics, speedups : dict
         Content of ``metrics.json`` and ``speedup.json``.
+    repository : str, optional
+        Of the Hugging Face Hub, if that is where the card is read.
 
     Returns
     -------
@@ -32,9 +39,9 @@ def model_card(config: Config, metrics: dict[str, Any], speedups: dict[str, Any]
         _head(config, metrics),
         _results(config, metrics),
         _early_training(speedups),
-        _use(config),
+        _use(config, repository or config.name),
         _limits(config, metrics),
-        _provenance(config),
+        _provenance(config, "`entry.json`" if repository else "`index.json` of the zoo"),
     ]
     return "\n\n".join(sections) + "\n"
 
@@ -113,20 +120,20 @@ def _early_training(speedups: dict[str, Any]) -> str:
     )
 
 
-def _use(config: Config) -> str:
+def _use(config: Config, name: str) -> str:
     source = config.recipe.data.name
     named = "" if find_loader(source)[0].safe else f" --data {shlex.quote(source)}"
     edge = ', edge_feat=graph.edata["feat"]' if config.model.arguments.get("edge_feats") else ""
     return (
         "## Use\n\n```python\n"
         "from dgl_deepgnn.hub import from_pretrained\n\n"
-        f'model = from_pretrained("{config.name}")  # in evaluation mode\n'
+        f'model = from_pretrained("{name}")  # in evaluation mode\n'
         "graph = model.prepare(graph)  # a raw one, as in training\n"
         f'scores = model(graph, graph.ndata["feat"]{edge})\n'
-        f'tuned = from_pretrained("{config.name}", out_feats=5)  # a new head, to be trained\n'
+        f'tuned = from_pretrained("{name}", out_feats=5)  # a new head, to be trained\n'
         "```\n\n```sh\n"
-        f"dgl-deepgnn evaluate {config.name}{named}\n"
-        f"dgl-deepgnn predict {config.name} --graph graphs.bin --output predictions.csv\n```"
+        f"dgl-deepgnn evaluate {name}{named}\n"
+        f"dgl-deepgnn predict {name} --graph graphs.bin --output predictions.csv\n```"
     )
 
 
@@ -158,7 +165,7 @@ def _limits(config: Config, metrics: dict[str, Any]) -> str:
     return "## Intended use and limits\n\n" + "\n".join(f"- {line}" for line in lines)
 
 
-def _provenance(config: Config) -> str:
+def _provenance(config: Config, index: str) -> str:
     data, environment = config.data, config.environment
     facts = {
         "data": data.name,
@@ -174,8 +181,8 @@ def _provenance(config: Config) -> str:
     return (
         f"## Provenance\n\n{_table(['', ''], list(facts.items()))}\n\n"
         f"Cite as: {config.citation}.\n\n"
-        "The recipe, with every default, is in `config.json`; `index.json` of the zoo has the "
-        "SHA-256 of every file."
+        f"The recipe, with every default, is in `config.json`; {index} has the SHA-256 "
+        "of every file."
     )
 
 

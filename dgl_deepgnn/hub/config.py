@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,7 +28,17 @@ from dgl_deepgnn.options import checked_option
 from dgl_deepgnn.recipe import Recipe
 from dgl_deepgnn.registry import did_you_mean, load_plugins
 
-__all__ = ["CONFIG_FORMAT", "Config", "has_self_loops", "load_model", "read_config"]
+__all__ = [
+    "CONFIG_FORMAT",
+    "AnyConfig",
+    "Config",
+    "SavedConfig",
+    "has_self_loops",
+    "head_prefix",
+    "load_model",
+    "read_any_config",
+    "read_config",
+]
 
 
 CONFIG_FORMAT = 2
@@ -92,50 +103,98 @@ class Config(_Section):
 
     @model_validator(mode="after")
     def _check(self) -> Config:
-        arguments, data = self.model.arguments, self.data
-        if arguments.get("head") != data.level:
-            raise ValueError(f"data.level {data.level!r} is not what model.arguments.head scores")
-        if data.target == "binary" and arguments.get("out_feats") != 1:
-            raise ValueError("a binary target has one output: model.arguments.out_feats")
-        if data.preparation is not None and data.preparation.level != data.level:
-            raise ValueError(f"data.preparation.level is not data.level, {data.level!r}")
-        for kind, width in (("node", "in_feats"), ("edge", "edge_feats")):
-            made = sum(
-                1 if some.values is None else sum(map(len, some.values))
-                for some in getattr(data.preparation, kind, [])
-            )
-            most = arguments.get(width)
-            if type(most) is int and made > most:
-                raise ValueError(f"data.preparation.{kind} makes more columns than {width}={most}")
-        if "node" not in data.features:
-            raise ValueError("data.features: the record of node features is missing")
-        _check_scaling(data.features["node"], "node", arguments.get("in_feats"))
-        if arguments.get("edge_feats"):
-            _check_scaling(data.features.get("edge"), "edge", arguments["edge_feats"])
+        _check_data(self.model, self.data)
         return self
 
 
+class SavedConfig(_Section):
+    """Content of the ``config.json`` of a model that was saved by itself, without a record."""
+
+    format: int = CONFIG_FORMAT
+    name: Component
+    parent: Component | None = None
+    """The published model that it was loaded from."""
+    model: ModelFacts
+    data: DataFacts | None = None
+    """What the parent was trained on."""
+
+    @model_validator(mode="after")
+    def _check(self) -> SavedConfig:
+        if self.data is not None:
+            _check_data(self.model, self.data)
+        return self
+
+
+AnyConfig = Config | SavedConfig
+
+
+def _check_data(model: ModelFacts, data: DataFacts) -> None:
+    """Refuse facts of the data that are not those of the model."""
+    arguments = model.arguments
+    if arguments.get("head") != data.level:
+        raise ValueError(f"data.level {data.level!r} is not what model.arguments.head scores")
+    if data.target == "binary" and arguments.get("out_feats") != 1:
+        raise ValueError("a binary target has one output: model.arguments.out_feats")
+    if data.preparation is not None and data.preparation.level != data.level:
+        raise ValueError(f"data.preparation.level is not data.level, {data.level!r}")
+    for kind, width in (("node", "in_feats"), ("edge", "edge_feats")):
+        made = sum(
+            1 if some.values is None else sum(map(len, some.values))
+            for some in getattr(data.preparation, kind, [])
+        )
+        most = arguments.get(width)
+        if type(most) is int and made > most:
+            raise ValueError(f"data.preparation.{kind} makes more columns than {width}={most}")
+    if "node" not in data.features:
+        raise ValueError("data.features: the record of node features is missing")
+    _check_scaling(data.features["node"], "node", arguments.get("in_feats"))
+    if arguments.get("edge_feats"):
+        _check_scaling(data.features.get("edge"), "edge", arguments["edge_feats"])
+
+
 def read_config(path: Path) -> Config:
-    """Read and check a ``config.json``.
+    """Read and check the ``config.json`` of a published model.
 
     Raises
     ------
     ZooError
-        If it is of a newer format, has unknown keys or values of the wrong type.
+        If it is of a newer format, has unknown keys or values of the wrong type, or is of a model
+        that was saved by itself.
+    """
+    config = read_any_config(path)
+    if isinstance(config, SavedConfig):
+        raise ZooError(
+            f"{path} is of a model that was saved without its run (save_pretrained): there is no "
+            "record of what it scores. `dgl-deepgnn publish` and `push` make models with one."
+        )
+    return config
+
+
+def read_any_config(path: Path) -> AnyConfig:
+    """Read and check the ``config.json`` of a published or saved model.
+
+    Raises
+    ------
+    ZooError
+        As `read_config`, but for the last reason.
     """
     try:
         content = read_limited(path, MAX_JSON)
-    except UserError as error:
-        raise ZooError(str(error)) from None
-    return parse_json(Config, content, str(path))
+    except (OSError, UserError) as error:
+        raise ZooError(f"{path} cannot be read: {error}") from None
+    try:
+        saved = "recipe" not in json.loads(content)
+    except (ValueError, TypeError, RecursionError):
+        saved = False  # what is wrong with it, the next line says
+    return parse_json(SavedConfig if saved else Config, content, str(path))
 
 
-def load_model(config: Config, weights: Path, out_feats: int | None = None) -> DeepGNN:
+def load_model(config: AnyConfig, weights: Path, out_feats: int | None = None) -> DeepGNN:
     """Build the model of a config and give it stored weights, as float32.
 
     Parameters
     ----------
-    config : Config
+    config : Config or SavedConfig
         Says which model.
     weights : Path
         The safetensors file.
@@ -232,7 +291,7 @@ def _is_number(value: Any) -> bool:
     return type(value) in (int, float) and abs(value) <= FLOAT32.max
 
 
-def _check_arguments(config: Config, tensors: dict[str, Tensor], weights: Path) -> None:
+def _check_arguments(config: AnyConfig, tensors: dict[str, Tensor], weights: Path) -> None:
     """Hold the arguments to what the constructor takes, and numbers to what the file can hold."""
     load_plugins()
     try:
@@ -285,7 +344,7 @@ def _at_most(parameters: int, weights: Path) -> Iterator[None]:
         hook.remove()
 
 
-def _create(config: Config, **changes: Any) -> DeepGNN:
+def _create(config: AnyConfig, **changes: Any) -> DeepGNN:
     try:
         return create_model(config.model.name, **{**config.model.arguments, **changes})
     except ZooError:

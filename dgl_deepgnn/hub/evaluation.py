@@ -13,8 +13,8 @@ from dgl_deepgnn.data import TaskData, loss_function, main_metric
 from dgl_deepgnn.hub.config import Config, load_model, read_config
 from dgl_deepgnn.hub.errors import ZooError
 from dgl_deepgnn.hub.index import CONFIG, METRICS, WEIGHTS, read_json
+from dgl_deepgnn.hub.load import find_model
 from dgl_deepgnn.hub.origin import check_fingerprint, load_trained_data
-from dgl_deepgnn.hub.store import open_zoo
 from dgl_deepgnn.nn import DeepGNN
 from dgl_deepgnn.nn.inference import memory_size
 from dgl_deepgnn.recipe import BatchingSection
@@ -73,7 +73,7 @@ def evaluate(
     Parameters
     ----------
     name : str
-        One of :func:`list_pretrained`.
+        As in :func:`from_pretrained`.
     zoo : str or Path, optional
         See :func:`open_zoo`.
     data : TaskData or str, optional
@@ -103,12 +103,12 @@ def evaluate(
     """
     target_device = find_device(device)
     size = None if memory is None else memory_size(memory)
-    folder = open_zoo(zoo).fetch(name, [CONFIG, METRICS, WEIGHTS])
+    folder = find_model(name, zoo, [CONFIG, METRICS, WEIGHTS])
     config = read_config(folder / CONFIG)
     if not isinstance(data, TaskData):
-        data = load_trained_data(config, data, options or {})
+        data = load_trained_data(config.name, config.data, data, options or {})
     else:
-        check_fingerprint(config, data)
+        check_fingerprint(config.name, config.data, data)
     metric, _ = main_metric(data.target)
     recorded = _recorded(folder / METRICS, metric)
     model = load_model(config, folder / WEIGHTS)

@@ -1,19 +1,23 @@
-"""Published models by name."""
+"""Models by name: of a zoo, a repository of the Hugging Face Hub or a folder of their own."""
 
 from __future__ import annotations
 
+import os
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from dgl_deepgnn.hub.config import head_prefix, load_model, read_config
+from dgl_deepgnn.hub.config import head_prefix, load_model, read_any_config
 from dgl_deepgnn.hub.errors import ZooError
+from dgl_deepgnn.hub.huggingface import Repository
 from dgl_deepgnn.hub.index import CONFIG, WEIGHTS
 from dgl_deepgnn.hub.origin import Origin
 from dgl_deepgnn.hub.store import open_zoo
 from dgl_deepgnn.nn import DeepGNN
 from dgl_deepgnn.wording import counted
 
-__all__ = ["download", "from_pretrained", "list_pretrained"]
+__all__ = ["download", "find_model", "from_pretrained", "list_pretrained"]
 
 
 def list_pretrained(pattern: str = "*", zoo: str | Path | None = None) -> list[str]:
@@ -24,8 +28,7 @@ def list_pretrained(pattern: str = "*", zoo: str | Path | None = None) -> list[s
     pattern : str
         For example ``"resgcn*.cora"``.
     zoo : str or Path, optional
-        A folder or an http(s) address; by default what ``DGL_DEEPGNN_ZOO`` says, else the zoo
-        that comes with the package.
+        See :func:`open_zoo`.
 
     Returns
     -------
@@ -63,7 +66,39 @@ def download(name: str, zoo: str | Path | None = None) -> Path:
     ZooError
         As in :func:`from_pretrained`.
     """
-    return open_zoo(zoo).fetch(name)
+    return find_model(name, zoo, None)
+
+
+def find_model(name: str, zoo: str | Path | None, wanted: Sequence[str] | None, **hub: Any) -> Path:
+    """Folder with the wanted files (by default all) of a model, checked.
+
+    Parameters
+    ----------
+    name, zoo
+        As in :func:`from_pretrained`.
+    wanted : sequence of str, optional
+        Names of files.
+    **hub
+        Options of :class:`Repository`.
+
+    Raises
+    ------
+    ZooError
+        If there is no such model, a file is damaged or the server fails.
+    """
+    if zoo is None and "/" in name:
+        folder = Path(name).expanduser()
+        if name.startswith((".", "~", os.sep)) or (folder / CONFIG).is_file():
+            if not (folder / CONFIG).is_file():
+                raise ZooError(f"There is no model at {name}: no {CONFIG} is there.")
+            return folder
+        return Repository.parse(name, **hub).fetch(wanted)
+    if given := [key for key, value in hub.items() if value]:
+        raise ZooError(
+            f"{', '.join(given)}: of repositories of the Hugging Face Hub alone, of which {name!r} "
+            "is none ('user/repo')."
+        )
+    return open_zoo(zoo).fetch(name, wanted)
 
 
 def from_pretrained(
@@ -72,22 +107,40 @@ def from_pretrained(
     *,
     out_feats: int | None = None,
     architecture: type[DeepGNN] = DeepGNN,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+    force_download: bool = False,
 ) -> DeepGNN:
-    """Load a published model.
+    """Load a published or saved model.
 
     Parameters
     ----------
     name : str
-        One of :func:`list_pretrained`.
+        One of :func:`list_pretrained`; or, without `zoo`, a repository of the Hugging Face Hub
+        (``"user/repo"``, ``"user/repo@revision"``) or a folder that ``model.save_pretrained`` has
+        written (``"./folder"``).
     zoo : str or Path, optional
-        A folder or an http(s) address; by default what ``DGL_DEEPGNN_ZOO`` says, else the zoo
-        that comes with the package.
+        A folder, an http(s) address or ``"hf://user/repo"``; by default what
+        ``DGL_DEEPGNN_ZOO`` says, else the zoo that comes with the package.
     out_feats : int, optional
         For fine-tuning: number of outputs of a new head, which replaces the trained one (a
         warning says so). For node scores the head is the last convolution. The new weights are
         drawn by the model's own initialization from PyTorch's global generator.
     architecture : type
         The class that the model must be of.
+    revision : str, optional
+        Of a repository of the Hub: branch, tag or commit. Its other options are those of
+        ``huggingface_hub``, too.
+    token : str or bool, optional
+        By default that of ``hf auth login``, or ``HF_TOKEN``.
+    cache_dir : Path, optional
+        By default the Hub's own cache.
+    local_files_only : bool
+        Whether to use the cache and nothing else.
+    force_download : bool
+        Whether to download what the cache holds, too.
 
     Returns
     -------
@@ -106,8 +159,17 @@ def from_pretrained(
     >>> model = from_pretrained("resgcn64.digits")
     >>> tuned = from_pretrained("resgcn64.digits", out_feats=5)
     """
-    folder = open_zoo(zoo).fetch(name, [CONFIG, WEIGHTS])
-    config = read_config(folder / CONFIG)
+    folder = find_model(
+        name,
+        zoo,
+        [CONFIG, WEIGHTS],
+        revision=revision,
+        token=token,
+        cache_dir=cache_dir,
+        local_files_only=local_files_only,
+        force_download=force_download,
+    )
+    config = read_any_config(folder / CONFIG)
     model = load_model(config, folder / WEIGHTS, out_feats)
     if not isinstance(model, architecture):
         kind = type(model).__name__
@@ -115,8 +177,9 @@ def from_pretrained(
             f"{name} is a {kind}, not a {architecture.__name__}: use {kind}.from_pretrained."
         )
     model.pretrained = config.model_dump(mode="json")
-    model.origin = origin = Origin(config)
-    model.register_forward_pre_hook(origin.before_call, with_kwargs=True)
+    if config.data is not None:
+        model.origin = origin = Origin(config, config.data)
+        model.register_forward_pre_hook(origin.before_call, with_kwargs=True)
     if out_feats is not None:
         warnings.warn(
             f"{name}: the head ({head_prefix(model)}*) was reset to "

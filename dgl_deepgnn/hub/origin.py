@@ -13,21 +13,26 @@ from dgl_deepgnn.data.preparation import checked_features, far_outside
 from dgl_deepgnn.data.trust import load_config_data, plain_options
 from dgl_deepgnn.errors import DGLError, UserError
 from dgl_deepgnn.graph import AnyGraph
-from dgl_deepgnn.hub.config import Config, has_self_loops
+from dgl_deepgnn.hub.config import AnyConfig, DataFacts, has_self_loops
 from dgl_deepgnn.hub.errors import ZooError
 
 __all__ = ["Origin", "check_fingerprint", "load_trained_data"]
 
 
 def load_trained_data(
-    config: Config, named: str | None = None, options: Mapping[str, Any] | None = None
+    name: str,
+    facts: DataFacts,
+    named: str | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> TaskData:
     """Data that a model was trained on.
 
     Parameters
     ----------
-    config : Config
-        Of the model; it names the data.
+    name : str
+        Of the model.
+    facts : DataFacts
+        Of its config; they name the data.
     named : str, optional
         What :func:`load_data` calls it here, where the config may not choose.
     options : mapping, optional
@@ -39,7 +44,6 @@ def load_trained_data(
         If the config names data that is not for a downloaded file to choose, see docs/trust.md,
         or the data is not what the model was trained on.
     """
-    facts = config.data
     if named is not None:
         data = load_data(named, **{**plain_options(named, facts.options), **(options or {})})
     else:
@@ -47,15 +51,15 @@ def load_trained_data(
             data = load_config_data(facts.name, facts.options)
         except (DGLError, UserError) as error:
             raise ZooError(
-                f"{config.name}: {error} If you have its data, give it yourself: `dgl-deepgnn "
-                f"evaluate {config.name} --data file:PATH` (any name that a recipe takes), or "
+                f"{name}: {error} If you have its data, give it yourself: `dgl-deepgnn "
+                f"evaluate {name} --data file:PATH` (any name that a recipe takes), or "
                 "evaluate(name, data=...) in Python."
             ) from None
-    check_fingerprint(config, data)
+    check_fingerprint(name, facts, data)
     return data
 
 
-def check_fingerprint(config: Config, data: TaskData) -> None:
+def check_fingerprint(name: str, facts: DataFacts, data: TaskData) -> None:
     """Hold data to what a model was trained on.
 
     Raises
@@ -63,9 +67,9 @@ def check_fingerprint(config: Config, data: TaskData) -> None:
     ZooError
         If it is other data.
     """
-    if data.fingerprint() != config.data.fingerprint:
+    if data.fingerprint() != facts.fingerprint:
         raise ZooError(
-            f"{config.name} was trained on other data than {data.name} gives here: the "
+            f"{name} was trained on other data than {data.name} gives here: the "
             "fingerprints differ, so the record says nothing about it."
         )
 
@@ -79,12 +83,14 @@ class Origin:
 
     Parameters
     ----------
-    config : Config
+    config : Config or SavedConfig
         Of the model.
+    data : DataFacts
+        Of the config.
     """
 
-    def __init__(self, config: Config) -> None:
-        self.config = config
+    def __init__(self, config: AnyConfig, data: DataFacts) -> None:
+        self.config, self.data = config, data
         arguments = config.model.arguments
         self.widths = {"node": arguments["in_feats"]}
         if arguments.get("edge_feats"):
@@ -93,11 +99,11 @@ class Origin:
 
     def load_data(self) -> TaskData:
         """Load the data that the model was trained on; see :func:`load_trained_data`."""
-        return load_trained_data(self.config)
+        return load_trained_data(self.config.name, self.data)
 
     def prepare(self, graph: AnyGraph, where: str = "The graph") -> AnyGraph:
         """Prepare a raw graph as in training; see :func:`dgl_deepgnn.data.prepare`."""
-        facts = self.config.data
+        facts = self.data
         record = {"preparation": facts.preparation, "features": facts.features}
         ready = prepare(graph, record, self.widths, where)
         if facts.self_loops and not self._warned_of_loops and not has_self_loops([ready]):
@@ -135,7 +141,7 @@ class Origin:
             self._check_features("edge", graph.edata["feat"], advice)
 
     def _check_features(self, kind: str, feat: Any, advice: str) -> None:
-        entry = self.config.data.features.get(kind, {})
+        entry = self.data.features.get(kind, {})
         fits = isinstance(feat, Tensor) and feat.dim() == 2 and feat.shape[1] == self.widths[kind]
         if self._warned_of_features or not fits or "low" not in entry:  # 0.1 kept no range
             return

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dgl_deepgnn.errors import UserError
 from dgl_deepgnn.graph import AnyGraph, reason, require_dgl
+from dgl_deepgnn.hub.errors import ZooError
 from dgl_deepgnn.hub.load import from_pretrained
 from dgl_deepgnn.hub.origin import Origin
 from dgl_deepgnn.hub.table import open_table
@@ -41,7 +42,7 @@ def predict(
     Parameters
     ----------
     name : str
-        One of :func:`list_pretrained`.
+        As in :func:`from_pretrained`.
     graph : Path
         File written by ``dgl.save_graphs``: homogeneous, raw graphs as the source of the
         training data has them. They are prepared as in training, see
@@ -83,8 +84,12 @@ def predict(
     graphs = _read(Path(graph))
     model = from_pretrained(name, zoo).to(target_device)
     assert model.pretrained is not None
-    assert isinstance(model.origin, Origin)
     origin, facts = model.origin, model.pretrained["data"]
+    if not isinstance(origin, Origin):
+        raise ZooError(
+            f"{name} was saved without a record of its data, so that it is not known how to "
+            "prepare graphs for it. Load it in Python, from_pretrained, and call it."
+        )
     count = 0
     try:
         with open_table(Path(output)) as table:

@@ -174,8 +174,8 @@ def refresh(name: str, zoo: str | Path | None = None, *, data: TaskData | None =
     old = target.fetch(name, [*entry.files, CONFIG, METRICS, SPEEDUP, WEIGHTS])
     config = read_config(old / CONFIG)
     if data is None:
-        data = load_trained_data(config)
-    check_fingerprint(config, data)
+        data = load_trained_data(config.name, config.data)
+    check_fingerprint(config.name, config.data, data)
     metrics, speedups = read_record(old, config.weights.seed)
     _reproduce(config, old, data, metrics)
     # Of its arguments the card tells those, too, that the config leaves to the constructor.

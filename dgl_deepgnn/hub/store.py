@@ -1,4 +1,7 @@
-"""A zoo's files: from a folder, or from an http(s) address through a cache. Always checked."""
+"""A zoo's files: from a folder, an http(s) address or a repository of the Hugging Face Hub.
+
+They come through a cache and are checked.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ from filelock import FileLock
 from dgl_deepgnn.errors import UserError
 from dgl_deepgnn.files import read_limited, write_bytes, write_text
 from dgl_deepgnn.hub.errors import ZooError
+from dgl_deepgnn.hub.huggingface import SCHEME, HubZoo
 from dgl_deepgnn.hub.index import INDEX, MAX_INDEX, Entry, FileFacts, Index, check_file
 from dgl_deepgnn.hub.transfer import CheckedDownload, explained
 
@@ -48,7 +52,8 @@ def open_zoo(zoo: str | Path | None = None) -> Zoo:
     Parameters
     ----------
     zoo : str or Path, optional
-        A folder, or an http(s) address. By default what the environment variable
+        A folder, an http(s) address, or ``"hf://user/repo"`` on the Hugging Face Hub, with
+        ``@revision`` behind it or not. By default what the environment variable
         ``DGL_DEEPGNN_ZOO`` says, else the zoo that comes with the package.
 
     Returns
@@ -64,8 +69,10 @@ def open_zoo(zoo: str | Path | None = None) -> Zoo:
     location = str(zoo or os.environ.get("DGL_DEEPGNN_ZOO") or files("dgl_deepgnn.zoo"))
     if location.startswith(("http://", "https://")):
         return RemoteZoo(location)
+    if location.startswith(SCHEME):
+        return HubZoo(location)
     if "://" in location:
-        raise ZooError(f"The zoo {location} is neither a folder nor an http(s) address.")
+        raise ZooError(f"The zoo {location} is neither a folder nor an http(s) or hf:// address.")
     return FolderZoo(Path(location).expanduser())
 
 

@@ -32,22 +32,66 @@ class Pretrained:
 
     origin: Origin | None = None
 
-    load_published: ClassVar[Callable[..., Any]]
-    """The zoo's ``from_pretrained``. Imports go one way, so the package, which stands above
-    models and zoo, puts it here."""
+    hub: ClassVar[Callable[[], Any]]
+    """Gives the package's ``hub``. Imports go one way, so the package, which stands above models
+    and zoo, puts it here."""
 
     @classmethod
     def from_pretrained(
-        cls: type[Model], name: str, zoo: str | Path | None = None, *, out_feats: int | None = None
+        cls: type[Model],
+        name: str,
+        zoo: str | Path | None = None,
+        *,
+        out_feats: int | None = None,
+        **options: Any,
     ) -> Model:
-        """Load a published model of this class; see :func:`dgl_deepgnn.hub.from_pretrained`.
+        """Load a model of this class: of a zoo, of the Hugging Face Hub, or of a folder.
+
+        Parameters
+        ----------
+        name, zoo, out_feats, **options
+            See :func:`dgl_deepgnn.hub.from_pretrained`.
 
         Raises
         ------
         ZooError
             If the model is of another class, or cannot be loaded.
         """
-        return cls.load_published(name, zoo, out_feats=out_feats, architecture=cls)
+        return cls.hub().from_pretrained(
+            name, zoo, out_feats=out_feats, architecture=cls, **options
+        )
+
+    def save_pretrained(self, folder: str | Path, *, name: str | None = None) -> Path:
+        """Write the model into a new folder that ``from_pretrained`` reads.
+
+        Parameters
+        ----------
+        folder, name
+            See :func:`dgl_deepgnn.hub.save_pretrained`.
+
+        Raises
+        ------
+        ZooError
+            If its class is not registered, or a weight is not finite.
+        UserError
+            If the folder exists.
+        """
+        return type(self).hub().save_pretrained(self, folder, name=name)
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Put the model into a repository of the Hugging Face Hub.
+
+        Parameters
+        ----------
+        repo_id, **options
+            See :func:`dgl_deepgnn.hub.push_to_hub`.
+
+        Raises
+        ------
+        ZooError
+            As `save_pretrained`, or if the Hub refuses or cannot be reached.
+        """
+        return type(self).hub().push_to_hub(self, repo_id, **options)
 
     def load_data(self) -> Any:
         """Data that a published model was trained on, prepared as it was.

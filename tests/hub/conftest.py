@@ -1,4 +1,4 @@
-"""A tiny run, the zoo made of it, and a web server that can misbehave."""
+"""A tiny run, the zoo made of it, a web server that can misbehave, and a Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub import constants
 
-from dgl_deepgnn.hub import publish
+from dgl_deepgnn.hub import publish, push
 from dgl_deepgnn.hub.index import FileFacts
 from dgl_deepgnn.recipe import Recipe
 from dgl_deepgnn.speedup import measure_speedup
 from dgl_deepgnn.training import train
+from tests.hub.hugging_face import TOKEN, Hub
 
 RECIPE: dict[str, Any] = {
     "name": "tiny.karate",
@@ -127,3 +129,32 @@ def server(zoo: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         yield running
         running.released.set()
         running.shutdown()
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """The Hub, as far as a program on this machine can play it."""
+    with Hub() as running:
+        threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True).start()
+        monkeypatch.setattr(constants, "ENDPOINT", running.address)
+        monkeypatch.setattr(
+            constants,
+            "HUGGINGFACE_CO_URL_TEMPLATE",
+            running.address + "/{repo_id}/resolve/{revision}/{filename}",
+        )
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)
+        for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
+        yield running
+        running.shutdown()
+
+
+@pytest.fixture
+def pushed(hub: Hub, run: Path) -> dict[str, bytes]:
+    """Files of the main branch of a repository that `push` has made."""
+    push(run, "me/tiny", token=TOKEN)
+    repo = hub.repos["me/tiny"]
+    return repo.commits[repo.refs["main"]]
