@@ -242,6 +242,9 @@ class TrainingSection(_Section):
     batching: BatchingSection = BatchingSection()
     patience: int | None = Field(None, ge=1, lt=2**63)
     """Epochs without a better validation score after which training stops; null: never."""
+    select_by: Literal["metric", "loss"] = "metric"
+    """Which validation score says what epoch, and what seed, is best: the task's metric, or the
+    loss, which is less coarse where validation items are few."""
     evaluate_every: int = Field(1, ge=1, lt=2**63)
     """Epochs between two validations."""
     class_weights: Literal["none", "balanced"] = "none"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -75,6 +76,40 @@ def test_train(command: Any, small: Path, tmp_path: Path) -> None:
     assert f"{summary['parameters']:,} parameters" in result.out
     assert command("train", small).code == 0
     assert (tmp_path / "runs" / "small-2" / "summary.json").is_file()
+
+
+def test_everyday_keys_are_overrides(command: Any, small: Path, tmp_path: Path) -> None:
+    asked = ["--epochs", 2, "--lr", 0.02, "--num-layers", 5, "--hidden-feats", 6, "--seeds", "3,4"]
+    done = command("train", small, "--output", tmp_path / "run", *asked)
+    assert done.code == 0, done.err
+    made = RunFolder.open(tmp_path / "run").recipe
+    assert (made.training.epochs, made.optimizer.lr, made.seeds) == (2, 0.02, [3, 4])
+    assert (made.model.num_layers, made.model.hidden_feats) == (5, 6)
+    # They replace steps, and what --set says.
+    content = {**SMALL, "training": {"steps": 7}}
+    small.write_text(yaml.safe_dump(content))
+    more = ["--set", "seeds=[9]", "--seeds", "0", "--epochs", 1]
+    assert command("train", small, "--output", tmp_path / "other", *more).code == 0
+    made = RunFolder.open(tmp_path / "other").recipe
+    assert (made.training.epochs, made.training.steps, made.seeds) == (1, None, [0])
+    for wrong, problem in (
+        (["--seeds", "x"], "seeds.0: Input should be a valid integer"),
+        (["--lr", "-1"], "optimizer.lr: Input should be greater than 0"),
+        (["--resume", tmp_path / "run", "--epochs", "9"], "give nothing else"),
+    ):
+        refused = command("train", *([] if "--resume" in wrong else [small]), *wrong)
+        assert refused.code == 2 and problem in refused.err
+
+
+def test_the_shell_completes() -> None:
+    asked = {"COMP_WORDS": "dgl-deepgnn comp", "COMP_CWORD": "1"}
+    done = subprocess.run(
+        [Path(sys.executable).with_name("dgl-deepgnn")],
+        env={**os.environ, "_DGL_DEEPGNN_COMPLETE": "complete_bash", **asked},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.split() == ["compare"], done.stderr
 
 
 def test_train_as_json_with_overrides(command: Any, small: Path, tmp_path: Path) -> None:

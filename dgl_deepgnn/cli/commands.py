@@ -21,6 +21,7 @@ from dgl_deepgnn.recipe import Recipe, json_schema, list_recipes, load_recipe
 from dgl_deepgnn.speedup import measure_speedup
 from dgl_deepgnn.speedup.report import describe_speedup
 from dgl_deepgnn.training import RunFolder, build_model, train
+from dgl_deepgnn.training.comparing import compare
 from dgl_deepgnn.training.processes import is_first, launched
 from dgl_deepgnn.training.run import load_task
 from dgl_deepgnn.wording import counted, printable
@@ -30,7 +31,6 @@ __all__ = ["app", "recipe_and_folder", "resumable", "run"]
 app = typer.Typer(
     name="dgl-deepgnn",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 
@@ -42,6 +42,7 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", help="Override a key, e.g. --set model.num_layers=256. Repeatable."),
 ]
+EVERYDAY = "Keys of the recipe, in place of --set"
 Output = Annotated[
     Path | None,
     typer.Option(help="Folder to write, not there yet; by default a new one under runs/."),
@@ -94,6 +95,21 @@ def run() -> None:
 @app.command("train")
 def train_command(
     recipe: Annotated[str | None, typer.Argument(help="A recipe's name or path.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="training.epochs", rich_help_panel=EVERYDAY)
+    ] = None,
+    lr: Annotated[
+        float | None, typer.Option(help="optimizer.lr", rich_help_panel=EVERYDAY)
+    ] = None,
+    num_layers: Annotated[
+        int | None, typer.Option(min=1, help="model.num_layers", rich_help_panel=EVERYDAY)
+    ] = None,
+    hidden_feats: Annotated[
+        int | None, typer.Option(min=1, help="model.hidden_feats", rich_help_panel=EVERYDAY)
+    ] = None,
+    seeds: Annotated[
+        str | None, typer.Option(help="seeds, such as 0,1,2", rich_help_panel=EVERYDAY)
+    ] = None,
     overrides: Overrides = None,
     output: Output = None,
     resume: Annotated[Path | None, typer.Option(help="Run folder to continue.")] = None,
@@ -106,6 +122,15 @@ def train_command(
     as_json: Json = False,
 ) -> None:
     """Train a recipe over its seeds and write a run folder."""
+    everyday = {
+        "training.epochs": epochs,
+        "optimizer.lr": lr,
+        "model.num_layers": num_layers,
+        "model.hidden_feats": hidden_feats,
+        "seeds": seeds and f"[{seeds}]",
+    }
+    overrides = [*(overrides or []), *(["training.steps=null"] if epochs else [])]
+    overrides += [f"{key}={value}" for key, value in everyday.items() if value is not None]
     loaded, output = recipe_and_folder(recipe, overrides, output, resume)
     with resumable("train", "epoch"):
         folder = train(
@@ -153,6 +178,21 @@ def speedup_command(
         )
     text = f"{describe_speedup(result)}\nTable and plot: {path}"
     _print(text, {"folder": str(path), **result}, as_json)
+
+
+@app.command("compare")
+def compare_command(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders, two or more.")],
+    plot: Annotated[Path | None, typer.Option(help="PNG to draw, not there yet.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Compare runs: scores, in what their recipes differ, and a plot."""
+    if plot is not None and plot.exists():
+        raise UserError(f"{plot} exists; --plot names a new file.")
+    result = compare(runs)
+    if plot is not None:
+        result.plot(plot)
+    _print(result.table(), result.to_dict(), as_json)
 
 
 @app.command("diagnose")

@@ -74,6 +74,9 @@ def _head(config: Config, metrics: dict[str, Any]) -> str:
 
 def _results(config: Config, metrics: dict[str, Any]) -> str:
     name, own = metrics["metric"], metrics["weights"]
+    by = f"best validation {name}"
+    if config.recipe.training.select_by == "loss":
+        by = "least validation loss"
     rows = [
         (metric, _number(test["mean"]), "-" if test["std"] is None else _number(test["std"]))
         for metric, test in metrics["test"].items()
@@ -86,7 +89,7 @@ def _results(config: Config, metrics: dict[str, Any]) -> str:
     which = "one fixed split" if splits == 1 else f"{splits} splits, seed s on split s mod {splits}"
     return (
         f"## Results\n\nTest part, {counted(len(seeds), 'seed')}, {which}. Weights are those of "
-        f"the epoch with the best validation {name}; the test part chooses no epoch.\n\n"
+        f"the epoch with the {by}; the test part chooses no epoch.\n\n"
         f"{_table(['metric', 'mean', 'standard deviation'], rows)}\n\n"
         f"{_table(['seed', 'best epoch', f'validation {name}', f'test {name}'], seeds)}\n\n"
         f"The published weights, as stored, are of seed {own['seed']}, the best by validation: "

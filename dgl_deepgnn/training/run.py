@@ -207,7 +207,8 @@ class Best:
 
     def update(self, trainer: Trainer, metrics: dict[str, Any]) -> None:
         previous = self.facts["metrics"]
-        if is_better(trainer.target, metrics["val"], previous and previous["val"]):
+        by = trainer.recipe.training.select_by
+        if is_better(trainer.target, metrics["val"], previous and previous["val"], by):
             self.weights = {k: v.clone() for k, v in trainer.model.state_dict().items()}
             self.facts = {"epoch": trainer.epoch, "metrics": metrics}
 
@@ -339,8 +340,10 @@ def _finish(folder: RunFolder, data: TaskData) -> None:
             raise folder.damaged(
                 f"seed-{seed}/result.json", "it is another seed's or another task's"
             )
-    sign = 1 if greater else -1
-    best = max(results, key=lambda result: sign * result["val"][name])
+    by, sign = name, 1 if greater else -1
+    if recipe.training.select_by == "loss":
+        by, sign = "loss", -1
+    best = max(results, key=lambda result: sign * result["val"][by])
     trainer = Trainer(recipe, data, best["seed"])
     tensors, _ = folder.load(f"seed-{best['seed']}/model.safetensors")
     folder.save("model.safetensors", tensors, {"seed": best["seed"]})

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -371,13 +371,19 @@ def score(
     return result
 
 
-def is_better(target: Any, metrics: dict[str, float], best: dict[str, float] | None) -> bool:
-    """Whether validation metrics beat the best so far; a tie goes to the lower loss."""
+def is_better(
+    target: Any,
+    metrics: dict[str, float],
+    best: dict[str, float] | None,
+    by: Literal["metric", "loss"] = "metric",
+) -> bool:
+    """Whether validation metrics beat the best so far; a tie goes to the other score."""
     if best is None:
         return True
     name, greater = main_metric(target)
     sign = 1 if greater else -1
-    return (sign * metrics[name], -metrics["loss"]) > (sign * best[name], -best["loss"])
+    new, old = ((sign * some[name], -some["loss"]) for some in (metrics, best))
+    return new > old if by == "metric" else new[::-1] > old[::-1]
 
 
 class _FoundError(Exception):

@@ -172,6 +172,24 @@ def test_early_stopping(tmp_path, monkeypatch, patience, every, scores, best, st
     assert result["val"]["roc_auc"] == scores[best - 1]
 
 
+def test_best_by_metric_or_by_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seed 1 has the best metric, seed 0 the least loss; so have epochs 1 and 2 of each."""
+
+    def evaluate(self: run.Trainer, parts: Any = None) -> dict[str, Any]:
+        facts = {
+            "roc_auc": 0.9 - 0.1 * self.epoch + 0.05 * self.seed,
+            "loss": 2.0 - 0.1 * self.epoch + 0.05 * self.seed,
+        }
+        return {part: dict(facts) for part in ("train", "val", "test")}
+
+    monkeypatch.setattr(run.Trainer, "evaluate", evaluate)
+    for by, epoch, seed in (("metric", 1, 1), ("loss", 2, 0)):
+        changed = recipe(training={"epochs": 2, "select_by": by}, seeds=[0, 1])
+        folder = quiet(changed, tmp_path / by)
+        assert [folder.result(s)["best_epoch"] for s in (0, 1)] == [epoch, epoch]  # type: ignore[index]
+        assert folder.read("summary.json")["best_seed"] == seed
+
+
 def test_folds_by_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     karate = load_data("karate")
     folds = [{part: mask.roll(i) for part, mask in karate.splits[0].items()} for i in range(3)]

@@ -288,6 +288,11 @@ def test_better() -> None:
     assert not is_better("multiclass", {"accuracy": 0.4, "loss": 0.1}, best)
     assert is_better("regression", {"mae": 0.4, "loss": 9.0}, {"mae": 0.5, "loss": 1.0})
     assert not is_better("regression", {"mae": 0.6, "loss": 0.1}, {"mae": 0.5, "loss": 1.0})
+    assert is_better("multiclass", {"accuracy": 0.4, "loss": 0.9}, best, "loss")
+    assert not is_better("multiclass", {"accuracy": 0.9, "loss": 1.1}, best, "loss")
+    assert is_better("multiclass", {"accuracy": 0.6, "loss": 1.0}, best, "loss")
+    assert is_better("regression", {"mae": 0.4, "loss": 1.0}, {"mae": 0.5, "loss": 1.0}, "loss")
+    assert not is_better("multiclass", dict(best), best, "loss")
 
 
 def with_splits(data: TaskData, count: int) -> TaskData:
