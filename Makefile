@@ -18,7 +18,8 @@ WITHOUT_DGL := tests/test_graph.py tests/test_without_dgl.py tests/test_registry
 # What a PyTorch may break.
 CORE := nn operator training data hub init
 
-.PHONY: train test test-compat test-torch test-seeds test-hub lint benchmark torture clean
+.PHONY: train test test-compat test-torch test-seeds test-hub test-browser \
+	lint benchmark torture clean
 
 train: .venv/installed
 	$(BIN)/dgl-deepgnn train resgcn64.digits
@@ -58,6 +59,11 @@ test-hub: .venv/installed
 	$(PYTHON) -m venv build/olah
 	build/olah/bin/pip install --quiet olah==0.5.4 huggingface_hub==2.4.0
 	OLAH=$(CURDIR)/build/olah/bin/olah-cli $(BIN)/python -m pytest tests/hub/test_olah.py
+
+# The pages of the zoo, clicked in a browser: apt-get install chromium chromium-driver
+test-browser: .venv/installed
+	$(BIN)/pip install --quiet selenium
+	$(BIN)/python -m pytest tests/hub/test_page.py
 
 lint: .venv/installed
 	$(BIN)/ruff format --check .

@@ -98,9 +98,7 @@ def train_command(
     epochs: Annotated[
         int | None, typer.Option(min=1, help="training.epochs", rich_help_panel=EVERYDAY)
     ] = None,
-    lr: Annotated[
-        float | None, typer.Option(help="optimizer.lr", rich_help_panel=EVERYDAY)
-    ] = None,
+    lr: Annotated[float | None, typer.Option(help="optimizer.lr", rich_help_panel=EVERYDAY)] = None,
     num_layers: Annotated[
         int | None, typer.Option(min=1, help="model.num_layers", rich_help_panel=EVERYDAY)
     ] = None,

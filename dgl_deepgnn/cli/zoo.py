@@ -159,9 +159,16 @@ def models_command(
     markdown: Annotated[
         bool, typer.Option("--markdown", help="Print a Markdown table, as in README.")
     ] = False,
+    html: Annotated[
+        Path | None, typer.Option(help="Write them as web pages into this new folder instead.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """List the published models."""
+    if html is not None:
+        page = hub.write_pages(html, zoo, pattern)
+        _print(f"Open {page}", {"page": str(page)}, as_json)
+        return
     place = hub.open_zoo(zoo)
     index = place.index()
     if index.models and not set("*?[") & set(pattern):

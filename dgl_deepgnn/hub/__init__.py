@@ -3,6 +3,7 @@
 from dgl_deepgnn.hub.errors import ZooError
 from dgl_deepgnn.hub.evaluation import evaluate
 from dgl_deepgnn.hub.load import download, from_pretrained, list_pretrained
+from dgl_deepgnn.hub.page import write_pages
 from dgl_deepgnn.hub.prediction import predict
 from dgl_deepgnn.hub.publishing import publish, refresh
 from dgl_deepgnn.hub.pushing import push, push_to_hub, save_pretrained
@@ -21,4 +22,5 @@ __all__ = [
     "push_to_hub",
     "refresh",
     "save_pretrained",
+    "write_pages",
 ]
