@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, Any, get_args
 
-from annotated_types import Ge, Le, Lt
+from annotated_types import Ge, Le, Lt, MaxLen
 
 from dgl_deepgnn.wording import quoted
 
-__all__ = ["Count", "InnerLayers", "Seed", "checked_option"]
+__all__ = ["Count", "FieldName", "InnerLayers", "Seed", "checked_option"]
 
 Count = Annotated[int, Le(10**6)]
 """Of what a generated data set has: more is not computed in any time."""
 
 Seed = Annotated[int, Ge(0), Lt(2**32)]
 """Of a data set: what NumPy and scikit-learn take."""
+FieldName = Annotated[str, MaxLen(100)]
+"""Of ``ndata`` or ``edata``: a key of a dictionary, never a place."""
 InnerLayers = Annotated[int, Ge(1), Le(1000)]
 """Linear layers inside one convolution."""
 

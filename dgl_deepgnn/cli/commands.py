@@ -208,7 +208,7 @@ def diagnose_command(
     model = build_model(loaded.model, data)
     graph = batch(data.graphs)
     feat, edge_feat = graph.ndata["feat"], graph.edata.get("feat")
-    operator = model.operator(graph)
+    operator = model.operator(graph, graph.edata["weight"] if data.weighted else None)
     result = diagnose(
         model,
         graph,

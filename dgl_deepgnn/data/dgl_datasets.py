@@ -18,7 +18,7 @@ from dgl_deepgnn.data.task_data import Level, Target, TaskData
 from dgl_deepgnn.data.transforms import k_fold
 from dgl_deepgnn.errors import DGLError
 from dgl_deepgnn.graph import AnyGraph, require_dgl
-from dgl_deepgnn.options import Seed
+from dgl_deepgnn.options import FieldName, Seed
 from dgl_deepgnn.registry import did_you_mean
 from dgl_deepgnn.wording import quoted
 
@@ -180,6 +180,7 @@ def dgl_class(
     target: Target | None = None,
     self_loops: bool = True,
     bidirected: bool = False,
+    edge_weight: FieldName | None = None,
     seed: Seed = 0,
     **arguments: Any,
 ) -> TaskData:
@@ -192,7 +193,7 @@ def dgl_class(
     ----------
     name : str
         Class name, for example "PPIDataset".
-    level, target, self_loops, bidirected, seed : optional
+    level, target, self_loops, bidirected, edge_weight, seed : optional
         See `task_from_graphs`; a class that takes a seed gets this one, too.
     **arguments
         Arguments of the class. Whole numbers are sizes of what it makes itself, at most
@@ -247,6 +248,7 @@ def dgl_class(
         target=target,
         self_loops=self_loops,
         bidirected=bidirected,
+        edge_weight=edge_weight,
         parts=parts,
         seed=seed,
         info={

@@ -22,7 +22,7 @@ __all__ = ["OPTIONS", "collect", "task_from_graphs"]
 
 LABELS = ("label", "labels")
 FEATURES = ("feat", "feature", "features", "attr")
-OPTIONS = dict.fromkeys(("level", "target", "self_loops", "bidirected", "seed"))
+OPTIONS = dict.fromkeys(("level", "target", "self_loops", "bidirected", "edge_weight", "seed"))
 """Of every loader of outside data: plain values, see `register_dataset`."""
 MASKS = tuple(f"{part}_mask" for part in PARTS)
 
@@ -50,6 +50,7 @@ def task_from_graphs(
     target: Target | None = None,
     self_loops: bool = True,
     bidirected: bool = False,
+    edge_weight: str | None = None,
     parts: list[str] | None = None,
     splits: list[Split] | None = None,
     node_columns: list[Columns] | None = None,
@@ -79,6 +80,10 @@ def task_from_graphs(
         Give each node exactly one self-loop (on the edge level: add one to those there are).
     bidirected : bool, optional
         Add the reverse of every edge.
+    edge_weight : str, optional
+        Field of the edges that holds the weights of the aggregation, one number an edge, finite
+        and not negative; by default all count alike. An edge that is added has the weight of the
+        edge that it reverses, a self-loop the mean of its graph.
     parts : list of str, optional
         "train", "val" or "test" for each graph.
     splits : list of dict, optional
@@ -119,6 +124,7 @@ def task_from_graphs(
         bidirected=bidirected,
         node=columns,
         edge=(_columns(frames["edge"]) or []) if level == "edge" else [],
+        edge_weight=edge_weight,
     )
     made = [
         preparation.apply(graph, f"Data set {name!r}: graph {index}")

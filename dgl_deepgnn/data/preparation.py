@@ -132,13 +132,17 @@ class Preparation(_Record):
     node: list[Columns] = Field(min_length=1)
     edge: list[Columns] = []
     """Read where edges are scored."""
+    edge_weight: str | None = None
+    """Key in ``edata`` of the weights of the aggregation; None: there are none."""
 
     def apply(self, graph: AnyGraph, where: str) -> AnyGraph:
-        """Graph with the edges and, under "feat", the columns of the preparation, nothing else.
+        """Graph with the edges, columns ("feat") and weights ("weight") of the preparation alone.
 
         Where edges are scored they keep their places, and new ones come behind: the reverse of
         every edge that is not a loop, then a loop for every node. Elsewhere the graph has each
-        self-loop and, if `bidirected`, each edge once.
+        self-loop and, if `bidirected`, each edge once. Of weights, the edge that stands for
+        several has their mean, and a new self-loop has the mean of its graph, so that weights of
+        one are no weights.
 
         Parameters
         ----------
@@ -150,7 +154,7 @@ class Preparation(_Record):
         Raises
         ------
         DGLError
-            If a field is not there, or holds a value that has no column.
+            If a field is not there, holds a value that has no column, or is no weight.
         """
         made = make_graph(graph.edges(order="eid"), graph.num_nodes())
         if self.level == "edge":
@@ -170,7 +174,39 @@ class Preparation(_Record):
         elif self.self_loops:
             made = made.remove_self_loop().add_self_loop()
         made.ndata["feat"] = self._columns(graph, "node", where)
+        if self.edge_weight is not None:
+            made.edata["weight"] = self._weights(graph, made, self.edge_weight, where)
         return made
+
+    def _weights(self, graph: AnyGraph, made: AnyGraph, key: str, where: str) -> Tensor:
+        """Weights of the edges that were made."""
+        if key not in graph.edata:
+            others = ", ".join(sorted(graph.edata)) or "nothing"
+            raise DGLError(f"{where}: edata has no {key!r}, the edge weights: it has {others}.")
+        raw = graph.edata[key].cpu()
+        if raw.numel() != graph.num_edges() or raw.is_complex():
+            raise DGLError(
+                f"{where}: edata[{key!r}] has shape {tuple(raw.shape)}; edge weights are one "
+                f"number an edge, ({graph.num_edges()},)."
+            )
+        raw = raw.reshape(-1).float()
+        src, dst = (ends.cpu().long() for ends in graph.edges(order="eid"))
+        other = src != dst
+        mean = raw[other].mean() if bool(other.any()) else torch.tensor(1.0)
+        if self.level == "edge":
+            return torch.cat([raw, mean.reshape(1)])[self.edge_sources(graph)]  # a loop's is -1
+        if not self.bidirected:
+            loops = mean.expand(graph.num_nodes())
+            return torch.cat([raw[other], loops]) if self.self_loops else raw
+        nodes = graph.num_nodes()
+        keys = torch.cat([src * nodes + dst, dst * nodes + src])[other.repeat(2)]
+        known, inverse, counts = keys.unique(return_inverse=True, return_counts=True)
+        sums = torch.zeros(len(known)).index_add_(0, inverse, raw[other].repeat(2))
+        # Of a self-loop no pair of ends is known.
+        table = torch.cat([sums / counts, mean.reshape(1)])
+        src, dst = (ends.cpu().long() for ends in made.edges(order="eid"))
+        place = torch.searchsorted(known, src * nodes + dst)
+        return table[torch.where(src == dst, len(known), place)]
 
     def edge_sources(self, graph: AnyGraph) -> Tensor:
         """Where edges are scored: which raw edge each one is or reverses, -1 for a new loop."""
@@ -189,7 +225,11 @@ class Preparation(_Record):
 
 
 def prepare(
-    graph: AnyGraph, record: Mapping[str, Any], widths: Mapping[str, int], where: str
+    graph: AnyGraph,
+    record: Mapping[str, Any],
+    widths: Mapping[str, int],
+    where: str,
+    weighted: bool = False,
 ) -> AnyGraph:
     """Treat a raw graph as the graphs of a loaded data set were treated.
 
@@ -203,17 +243,20 @@ def prepare(
         Number of "node" and, if they are read, "edge" features.
     where : str
         Which graph it is, for messages.
+    weighted : bool
+        Whether the edges had weights.
 
     Returns
     -------
     DGLGraph
-        A copy, its features under "feat". Other node data is kept.
+        A copy, its features under "feat", its edge weights, if there are any, under "weight".
+        Other node data is kept.
 
     Raises
     ------
     DGLError
-        If the graph is heterogeneous or a batch, or features are missing, not finite, of
-        another width or without a column.
+        If the graph is heterogeneous or a batch, or features or weights are missing, not finite,
+        of another width or without a column.
 
     Examples
     --------
@@ -236,22 +279,24 @@ def prepare(
         made = preparation.apply(graph.to("cpu"), where).to(graph.device)
         kept = {key: value for key, value in graph.ndata.items() if key != "feat"}
         made.ndata.update(kept)
-    made = checked_features(made, widths, where)
+    made = checked_features(made, widths, where, weighted)
     return apply_scaling(made, {kind: record["features"][kind] for kind in widths})
 
 
-def checked_features(graph: AnyGraph, widths: Mapping[str, int], where: str) -> AnyGraph:
+def checked_features(
+    graph: AnyGraph, widths: Mapping[str, int], where: str, weighted: bool = False
+) -> AnyGraph:
     """Copy of a graph with its features as float32, if they are what a model reads.
 
     Parameters
     ----------
-    graph, widths, where
+    graph, widths, where, weighted
         As in :func:`prepare`.
 
     Raises
     ------
     DGLError
-        If features are missing, not finite or of another width.
+        If features or weights are missing, not finite or of another width.
     """
     graph = graph.local_var()
     for kind, width in widths.items():
@@ -269,6 +314,16 @@ def checked_features(graph: AnyGraph, widths: Mapping[str, int], where: str) -> 
             )
         if not bool(torch.isfinite(feat).all()):
             raise DGLError(f"{where}: {name}['feat'] holds values that are not finite.")
+    if weighted:
+        if "weight" not in graph.edata:
+            raise DGLError(
+                f"{where} has no edata['weight']; the model was trained with edge weights."
+            )
+        weight = graph.edata["weight"] = graph.edata["weight"].float()
+        if weight.dim() != 1 or not bool((torch.isfinite(weight) & (weight >= 0)).all()):
+            raise DGLError(
+                f"{where}: edata['weight'] must hold one number an edge, finite and not negative."
+            )
     return graph
 
 

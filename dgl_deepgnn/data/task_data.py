@@ -38,7 +38,9 @@ class TaskData:
         What `load_data` was asked for.
     graphs : list of DGLGraph
         Homogeneous graphs. ``ndata["feat"]`` is float32 of shape ``(N, in_feats)``;
-        ``edata["feat"]``, where present, float32 of shape ``(E, edge_feats)``.
+        ``edata["feat"]``, where present, float32 of shape ``(E, edge_feats)``;
+        ``edata["weight"]``, where present, float32 of shape ``(E,)``: the weights of the
+        aggregation, not negative.
     level : {"node", "edge", "graph"}
         What an item is.
     target : {"multiclass", "binary", "multilabel", "regression"}
@@ -91,6 +93,7 @@ class TaskData:
         if not self.graphs:
             self._fail("there are no graphs")
         self._check_features()
+        self._check_weights()
         self._check_splits()
         self._check_labels()
         try:
@@ -108,6 +111,11 @@ class TaskData:
         """Columns of the edge features, 0 if there are none."""
         edata = self.graphs[0].edata
         return int(edata["feat"].shape[1]) if "feat" in edata else 0
+
+    @property
+    def weighted(self) -> bool:
+        """Whether the edges have weights."""
+        return "weight" in self.graphs[0].edata
 
     @cached_property
     def items_per_graph(self) -> list[int]:
@@ -156,6 +164,8 @@ class TaskData:
             add("feat", graph.ndata["feat"])
             if "feat" in graph.edata:
                 add("edge_feat", graph.edata["feat"])
+            if self.weighted:
+                add("edge_weight", graph.edata["weight"])
         add("labels", self.labels)
         for masks in self.splits:
             for part in PARTS:
@@ -209,6 +219,26 @@ class TaskData:
                         f"column {column} ({counted(bad, 'such value')} in this graph); clean "
                         "the features before training"
                     )
+
+    def _check_weights(self) -> None:
+        for index, graph in enumerate(self.graphs):
+            if ("weight" in graph.edata) != self.weighted:
+                self._fail(f"edge weights: graph 0 and graph {index} disagree on having them")
+            if not self.weighted:
+                continue
+            weight = graph.edata["weight"]
+            if weight.dtype != torch.float32 or weight.dim() != 1:
+                self._fail(
+                    f"edge weights of graph {index} are {weight.dtype} of shape "
+                    f"{tuple(weight.shape)}; they must be torch.float32 with one dimension"
+                )
+            wrong = (~torch.isfinite(weight) | (weight < 0)).nonzero()
+            if len(wrong):
+                edge = int(wrong[0])
+                self._fail(
+                    f"an edge weight is {weight[edge].item():g}: graph {index}, edge {edge}; "
+                    "weights of the aggregation are finite and not negative"
+                )
 
     def _check_splits(self) -> None:
         if not self.splits:

@@ -14,7 +14,7 @@ from dgl_deepgnn.data.from_graphs import OPTIONS, collect, task_from_graphs
 from dgl_deepgnn.data.task_data import Level, Target, TaskData
 from dgl_deepgnn.errors import DGLError
 from dgl_deepgnn.graph import reason, require_dgl
-from dgl_deepgnn.options import Seed
+from dgl_deepgnn.options import FieldName, Seed
 
 __all__ = ["csv", "file", "python"]
 
@@ -26,6 +26,7 @@ def csv(
     target: Target | None = None,
     self_loops: bool = True,
     bidirected: bool = False,
+    edge_weight: FieldName | None = None,
     seed: Seed = 0,
 ) -> TaskData:
     """A folder in the format of ``dgl.data.CSVDataset``: meta.yaml and CSV files.
@@ -37,7 +38,7 @@ def csv(
     ----------
     path : str
         The folder.
-    level, target, self_loops, bidirected, seed : optional
+    level, target, self_loops, bidirected, edge_weight, seed : optional
         See `task_from_graphs`.
     """
     kind: Any = require_dgl(f"csv:{path}").data.CSVDataset
@@ -75,6 +76,7 @@ def csv(
         target=target,
         self_loops=self_loops,
         bidirected=bidirected,
+        edge_weight=edge_weight,
         seed=seed,
         info=_own(path),
     )
@@ -87,6 +89,7 @@ def file(
     target: Target | None = None,
     self_loops: bool = True,
     bidirected: bool = False,
+    edge_weight: FieldName | None = None,
     seed: Seed = 0,
 ) -> TaskData:
     """A file written by ``dgl.save_graphs(path, graphs, labels)``.
@@ -98,7 +101,7 @@ def file(
     ----------
     path : str
         The file.
-    level, target, self_loops, bidirected, seed : optional
+    level, target, self_loops, bidirected, edge_weight, seed : optional
         See `task_from_graphs`.
     """
     dgl = require_dgl(f"file:{path}")
@@ -119,6 +122,7 @@ def file(
         target=target,
         self_loops=self_loops,
         bidirected=bidirected,
+        edge_weight=edge_weight,
         seed=seed,
         info=_own(path),
     )

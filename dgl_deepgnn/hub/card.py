@@ -126,7 +126,8 @@ def _early_training(speedups: dict[str, Any]) -> str:
 def _use(config: Config, name: str) -> str:
     source = config.recipe.data.name
     named = "" if find_loader(source)[0].safe else f" --data {shlex.quote(source)}"
-    edge = ', edge_feat=graph.edata["feat"]' if config.model.arguments.get("edge_feats") else ""
+    edge = ', edge_weight=graph.edata["weight"]' if config.data.weighted else ""
+    edge += ', edge_feat=graph.edata["feat"]' if config.model.arguments.get("edge_feats") else ""
     return (
         "## Use\n\n```python\n"
         "from dgl_deepgnn.hub import from_pretrained\n\n"
@@ -148,6 +149,7 @@ def _limits(config: Config, metrics: dict[str, Any]) -> str:
         f"{data.name}; not for decisions about people, and not tested in any product.",
         f"Input: homogeneous graphs with {counted(arguments['in_feats'], 'node feature')}"
         + (f" and {counted(edge_feats, 'edge feature')}" if edge_feats else "")
+        + (", and edge weights" if data.weighted else "")
         + (", every node with a self-loop" if data.self_loops else "")
         + ". `model.prepare` and `predict` do to raw graphs what was done in training.",
         f"Trained and scored on {data.name} alone. What it does on other data is not known.",

@@ -69,6 +69,8 @@ class DataFacts(_Section):
     inductive: bool
     self_loops: bool
     """Whether every node of the training graphs has a self-loop."""
+    weighted: bool = False
+    """Whether the edges have weights."""
     features: dict[str, dict[str, Any]]
     """Scaling of the features, see `apply_scaling`; since format 2 also their range."""
     preparation: Preparation | None = None
@@ -137,6 +139,8 @@ def _check_data(model: ModelFacts, data: DataFacts) -> None:
         raise ValueError("a binary target has one output: model.arguments.out_feats")
     if data.preparation is not None and data.preparation.level != data.level:
         raise ValueError(f"data.preparation.level is not data.level, {data.level!r}")
+    if data.preparation is not None and data.weighted != (data.preparation.edge_weight is not None):
+        raise ValueError("data.weighted does not agree with data.preparation.edge_weight")
     for kind, width in (("node", "in_feats"), ("edge", "edge_feats")):
         made = sum(
             1 if some.values is None else sum(map(len, some.values))

@@ -15,6 +15,7 @@ from dgl_deepgnn.errors import DGLError, UserError
 from dgl_deepgnn.graph import AnyGraph
 from dgl_deepgnn.hub.config import AnyConfig, DataFacts, has_self_loops
 from dgl_deepgnn.hub.errors import ZooError
+from dgl_deepgnn.operator.aggregation import AggregationOperator
 
 __all__ = ["Origin", "check_fingerprint", "load_trained_data"]
 
@@ -105,7 +106,7 @@ class Origin:
         """Prepare a raw graph as in training; see :func:`dgl_deepgnn.data.prepare`."""
         facts = self.data
         record = {"preparation": facts.preparation, "features": facts.features}
-        ready = prepare(graph, record, self.widths, where)
+        ready = prepare(graph, record, self.widths, where, facts.weighted)
         if facts.self_loops and not self._warned_of_loops and not has_self_loops([ready]):
             self._warned_of_loops = True
             warnings.warn(
@@ -120,14 +121,23 @@ class Origin:
 
     def check_prepared(self, graph: AnyGraph, where: str) -> AnyGraph:
         """Copy of a graph that is said to be prepared, if the model can read it."""
-        return checked_features(graph, self.widths, where)
+        return checked_features(graph, self.widths, where, self.data.weighted)
 
     def before_call(self, model: nn.Module, arguments: Any, options: Any) -> None:
         """Check the features of the first call in evaluation mode (a forward pre-hook)."""
         if self._called or model.training:
             return
         self._called = True
-        feat = options.get("feat", arguments[1] if len(arguments) > 1 else None)
+        graph, feat, weight = (
+            options.get(name, arguments[place] if len(arguments) > place else None)
+            for place, name in enumerate(("graph", "feat", "edge_weight"))
+        )
+        if self.data.weighted and weight is None and not isinstance(graph, AggregationOperator):
+            warnings.warn(
+                f"{self.config.name} was trained with edge weights, and is called without: give "
+                'model(graph, feat, edge_weight=graph.edata["weight"]).',
+                stacklevel=4,
+            )
         self._check_features(
             "node",
             feat,

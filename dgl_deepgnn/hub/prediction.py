@@ -99,7 +99,8 @@ def predict(
                 # Edges that the preparation has added come behind those of the file.
                 start, stop = 0, _count(facts["level"], one)
                 folder = Path(output).parent
-                for scores in _scores(model, ready, target_device, memory, folder):
+                weight = ready.edata["weight"] if facts["weighted"] else None
+                for scores in _scores(model, ready, weight, target_device, memory, folder):
                     if not bool(torch.isfinite(scores).all()):
                         raise UserError(
                             f"{where}: {name} gives scores that are not finite: its weights, or "
@@ -142,6 +143,7 @@ def _read(path: Path) -> list[AnyGraph]:
 def _scores(
     model: DeepGNN,
     graph: AnyGraph,
+    edge_weight: Tensor | None,
     device: torch.device,
     memory: str | int | None,
     folder: Path,
@@ -151,10 +153,16 @@ def _scores(
     edge_feat = graph.edata["feat"].to(device) if model.config["edge_feats"] else None
     if memory is None:
         with torch.no_grad():
-            yield model(graph, feat, edge_feat=edge_feat).cpu()
+            yield model(graph, feat, edge_weight=edge_weight, edge_feat=edge_feat).cpu()
         return
     for scores in layerwise_chunks(
-        model, graph, feat, edge_feat=edge_feat, memory=memory, folder=folder
+        model,
+        graph,
+        feat,
+        edge_weight=edge_weight,
+        edge_feat=edge_feat,
+        memory=memory,
+        folder=folder,
     ):
         yield scores.cpu()
 

@@ -181,7 +181,7 @@ def refresh(name: str, zoo: str | Path | None = None, *, data: TaskData | None =
     # Of its arguments the card tells those, too, that the config leaves to the constructor.
     config.model.arguments = load_model(config, old / WEIGHTS).config
     found = data_facts(data, config.data.options, config.data.fingerprint)
-    record = {"features": found.features, "preparation": found.preparation}
+    record = {key: getattr(found, key) for key in ("features", "preparation", "weighted")}
     config.data = config.data.model_copy(update=record)
     config.format = CONFIG_FORMAT
     with _locked(target), _staging(target.path / f"{STAGING}{name}") as staging:
@@ -377,6 +377,7 @@ def data_facts(data: TaskData, options: dict[str, Any], fingerprint: str) -> Dat
         splits=len(data.splits),
         inductive=data.is_inductive(),
         self_loops=has_self_loops(data.graphs),
+        weighted=data.weighted,
         features=info["features"],
         preparation=info["preparation"],
         facts={key: value for key, value in info.items() if key not in LOADER_FACTS},

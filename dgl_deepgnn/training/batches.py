@@ -169,7 +169,7 @@ class _Subgraphs(Dataset[Batch]):
         self, data: TaskData, split: int, model: DeepGNN, batching: BatchingSection
     ) -> None:
         self._sample = subgraph_sampler(data, batching)
-        self._operator = model.operator
+        self._operator, self._weighted = model.operator, data.weighted
         (graph,) = data.graphs
         self._feat, self._labels, self._masks = graph.ndata["feat"], data.labels, data.splits[split]
         saint = batching.kind == "saint"
@@ -193,7 +193,7 @@ class _Subgraphs(Dataset[Batch]):
             raise IndexError(index)
         inside, counts, graph = self._sample(*self._draws[index])
         masks = {part: mask[inside] & counts for part, mask in self._masks.items()}
-        operator = self._operator(graph)
+        operator = self._operator(graph, graph.edata["weight"] if self._weighted else None)
         return Batch(operator, self._feat[inside], None, self._labels[inside], masks)
 
 
@@ -204,7 +204,7 @@ class _Collator:
         self._device = device
         # `batch` copies the features, even those of one graph.
         graph = data.graphs[0] if len(data.graphs) == 1 else batch(data.graphs)
-        self._operator = model.operator(graph)
+        self._operator = model.operator(graph, graph.edata["weight"] if data.weighted else None)
         self._feat = graph.ndata["feat"]
         # Bags of words: the first layer's product is faster on a sparse matrix.
         density = torch.count_nonzero(self._feat).item() / max(self._feat.numel(), 1)

@@ -158,6 +158,101 @@ def test_edges_against_a_dense_matrix(level, self_loops, bidirected):
     assert torch.equal(dense(made), expected)
 
 
+def weights_by_hand(graph: dgl.DGLGraph, self_loops: bool, bidirected: bool) -> dict:
+    """Weight of every pair of ends, as a mean over the raw edges that it stands for."""
+    src, dst = graph.edges()
+    pairs: dict[tuple[int, int], list[float]] = {}
+    others = []
+    for u, v, w in zip(src.tolist(), dst.tolist(), graph.edata["w"].tolist(), strict=True):
+        if u == v:
+            continue
+        others.append(w)
+        pairs.setdefault((u, v), []).append(w)
+        if bidirected:
+            pairs.setdefault((v, u), []).append(w)
+    found = {pair: sum(some) / len(some) for pair, some in pairs.items()}
+    if self_loops:
+        mean = sum(others) / len(others) if others else 1.0
+        found |= {(u, u): mean for u in range(graph.num_nodes())}
+    return found
+
+
+@pytest.mark.parametrize("self_loops", [True, False])
+@pytest.mark.parametrize("level", ["node", "graph", "edge"])
+def test_weights_against_those_by_hand(level, self_loops):
+    torch.manual_seed(0)
+    for nodes, edges in ((8, 30), (5, 0), (1, 3), (0, 0)):
+        graph = dgl.graph(
+            (torch.randint(nodes, (2, edges)) if nodes else torch.zeros(2, 0).long()).unbind(),
+            num_nodes=nodes,
+        )
+        graph.edata["w"] = torch.rand(edges)
+        graph.ndata["feat"] = torch.ones(nodes, 1)
+        options = {"level": level, "self_loops": self_loops, "node": [Columns(field="feat")]}
+        both = Preparation(bidirected=True, edge_weight="w", **options).apply(graph, "it")
+        one_way = Preparation(bidirected=False, edge_weight="w", **options).apply(graph, "it")
+        for made in (both, one_way):
+            assert made.edata["weight"].shape == (made.num_edges(),)
+        if level != "edge":
+            found = list(zip(*(e.tolist() for e in both.edges()), strict=True))
+            by_hand = weights_by_hand(graph, self_loops, True)
+            assert set(found) == set(by_hand) and len(found) == len(by_hand)
+            expected = torch.tensor([by_hand[pair] for pair in found])
+            torch.testing.assert_close(both.edata["weight"], expected)
+            # Parallel edges stay as they are: their weights add up as theirs did.
+            by_hand = weights_by_hand(graph, self_loops, False)
+            src, dst = one_way.edges()
+            loops = src == dst
+            if self_loops:
+                raw = graph.edata["w"][graph.edges()[0] != graph.edges()[1]]
+                assert torch.equal(one_way.edata["weight"][~loops], raw)
+                mean = torch.tensor([by_hand[u, u] for u in range(nodes)])
+                torch.testing.assert_close(one_way.edata["weight"][loops], mean)
+            else:
+                assert torch.equal(one_way.edata["weight"], graph.edata["w"])
+        else:
+            assert torch.equal(one_way.edata["weight"][:edges], graph.edata["w"])
+            other = graph.edges()[0] != graph.edges()[1]
+            reverse = both.edata["weight"][edges : edges + int(other.sum())]
+            assert torch.equal(reverse, graph.edata["w"][other])
+
+
+@pytest.mark.parametrize("bidirected", [True, False])
+@pytest.mark.parametrize("level", ["node", "edge"])
+def test_weights_of_one_are_no_weights(level, bidirected):
+    torch.manual_seed(0)
+    graph = dgl.rand_graph(10, 40)
+    graph.edata["w"] = torch.full((40, 1), 3.0)  # nor are those that are all alike
+    graph.ndata["feat"] = torch.ones(10, 1)
+    made = Preparation(
+        level=level,
+        self_loops=True,
+        bidirected=bidirected,
+        node=[Columns(field="feat")],
+        edge_weight="w",
+    ).apply(graph, "it")
+    torch.testing.assert_close(made.edata["weight"], torch.full((made.num_edges(),), 3.0))
+
+
+@pytest.mark.parametrize(
+    ("weight", "says"),
+    [
+        (torch.full((40,), -1.0), "an edge weight is -1: graph 0, edge 0; weights of the aggr"),
+        (torch.full((40,), float("nan")), "an edge weight is nan"),
+        (torch.ones(40, 2), r"edata\['w'\] has shape \(40, 2\); edge weights are one number"),
+        (None, "edata has no 'w', the edge weights: it has nothing"),
+    ],
+)
+def test_what_is_no_weight(tmp_path, weight, says):
+    graph = dgl.rand_graph(10, 40)
+    graph.ndata["feat"], graph.ndata["label"] = torch.rand(10, 2), torch.arange(10) % 2
+    if weight is not None:
+        graph.edata["w"] = weight
+    dgl.save_graphs(str(tmp_path / "mine.bin"), [graph])
+    with pytest.raises(DGLError, match=says):
+        load_data(f"file:{tmp_path / 'mine.bin'}", edge_weight="w")
+
+
 def test_a_batch_is_told_to_wait():
     graph = dgl.graph(([0, 1], [1, 2]))
     graph.ndata["feat"] = torch.rand(3, 3)

@@ -12,6 +12,7 @@ from dgl_deepgnn.data import catalog, list_datasets, load_data, register_dataset
 from dgl_deepgnn.data.task_data import TaskData
 from dgl_deepgnn.data.trust import load_config_data, load_recipe_data, plain_options
 from dgl_deepgnn.errors import DGLError, UserError
+from dgl_deepgnn.options import FieldName
 
 # Loaders of doctests that ran in this process apart.
 NAMES = [name for name in list_datasets() if not name.startswith("doctest")]
@@ -74,11 +75,11 @@ def test_code_is_asked_about(loaders: None) -> None:
 
 
 def is_value(annotation: Any) -> bool:
-    """Whether all that an option takes are numbers, truth values or words of a list."""
+    """Whether all that an option takes are numbers, truth values, words of a list or fields."""
     if get_origin(annotation) in (Literal, Annotated):
         return get_origin(annotation) is Literal or is_value(get_args(annotation)[0])
     return all(
-        part in (int, float, bool, NoneType) or get_origin(part) is Literal
+        part in (int, float, bool, NoneType, FieldName) or get_origin(part) is Literal
         for part in get_args(annotation) or (annotation,)
     )
 

@@ -104,6 +104,8 @@ def check(
         assert torch.equal(ready.ndata["feat"], loaded.ndata["feat"])
         if data.edge_feats:
             assert torch.equal(ready.edata["feat"], loaded.edata["feat"])
+        if data.weighted:
+            assert torch.equal(ready.edata["weight"], loaded.edata["weight"])
     dgl.save_graphs(str(tmp_path / "raw.bin"), raw, labels)
     predict("mine", tmp_path / "raw.bin", tmp_path / "raw.csv", zoo)
     test, truth = data.splits[0]["test"], data.labels
@@ -138,7 +140,8 @@ def graphs_of(level: str, feat: str) -> tuple[list[DGLGraph], dict[str, Tensor]]
             graph.edata["attr"] = torch.randint(5, 8, (40,))
         if level == "node":
             graph.ndata["label"] = torch.randint(0, 3, (15,))
-        elif level == "edge":
+        graph.edata["strength"] = 5 * torch.rand(40)
+        if level == "edge":
             graph.edata["label"] = torch.randint(0, 2, (40,)) == 1
         graphs.append(graph)
     return graphs, {"label": torch.rand(6)} if level == "graph" else {}
@@ -147,6 +150,10 @@ def graphs_of(level: str, feat: str) -> tuple[list[DGLGraph], dict[str, Tensor]]
 OPTIONS: list[dict[str, Any]] = [
     *({"self_loops": a, "bidirected": b} for a, b in itertools.product((True, False), repeat=2)),
     *({"features": how} for how in ("standardize", "row-normalize", "rescale")),
+    *(
+        {"bidirected": both, "edge_weight": "strength", "features": "standardize"}
+        for both in (True, False)
+    ),
 ]
 
 
@@ -175,12 +182,44 @@ def test_one_graph_without_nodes(level: str, enter: Any, tmp_path: Path) -> None
     graphs, labels = graphs_of(level, "floats")
     empty = dgl.graph(([], []))
     empty.ndata["feature"], empty.edata["feat"] = torch.zeros(0, 3), torch.zeros(0, 2)
+    empty.edata["strength"] = torch.zeros(0)
     if level == "node":
         empty.ndata["label"] = torch.zeros(0, dtype=torch.long)
     graphs[2] = empty
     dgl.save_graphs(str(tmp_path / "mine.bin"), graphs, labels)
     data = load_data(f"file:{tmp_path / 'mine.bin'}", bidirected=True, features="standardize")
     check(data, graphs, labels, enter, tmp_path)
+
+
+def test_weights_reach_the_scores(enter: Any, tmp_path: Path) -> None:
+    """And a call that forgets them is warned of, once."""
+    graphs, labels = graphs_of("node", "floats")
+    dgl.save_graphs(str(tmp_path / "mine.bin"), graphs, labels)
+    data = load_data(f"file:{tmp_path / 'mine.bin'}", edge_weight="strength")
+    model = from_pretrained("mine", enter(data))
+    ready = model.prepare(graphs[0])
+    feat, weight = ready.ndata["feat"], ready.edata["weight"]
+    with pytest.warns(UserWarning, match=r"trained with edge weights, and is called without"):
+        without = model(ready, feat)
+    scores = model(ready, feat, edge_weight=weight)
+    assert torch.equal(scores, model(model.operator(ready, weight), feat))
+    assert not torch.allclose(scores, without)
+    dgl.save_graphs(str(tmp_path / "raw.bin"), graphs[:1])
+    predict("mine", tmp_path / "raw.bin", tmp_path / "raw.csv", tmp_path / "zoo")
+    with open(tmp_path / "raw.csv", newline="") as lines:
+        shares = [float(row["probability_0"]) for row in csv.DictReader(lines)]
+    assert shares == pytest.approx(scores.softmax(dim=1)[:, 0].tolist(), rel=1e-5)
+    del graphs[0].edata["strength"]
+    with pytest.raises(DGLError, match="edata has no 'strength', the edge weights: it has feat"):
+        model.prepare(graphs[0])
+    dgl.save_graphs(str(tmp_path / "raw.bin"), [ready])
+    one = tmp_path / "one.csv"
+    predict("mine", tmp_path / "raw.bin", one, tmp_path / "zoo", prepared=True)
+    assert one.read_text() == (tmp_path / "raw.csv").read_text()
+    del ready.edata["weight"]
+    dgl.save_graphs(str(tmp_path / "raw.bin"), [ready])
+    with pytest.raises(DGLError, match=r"no edata\['weight'\]; the model was trained with"):
+        predict("mine", tmp_path / "raw.bin", tmp_path / "no.csv", tmp_path / "zoo", prepared=True)
 
 
 @pytest.mark.parametrize("bidirected", [True, False])
@@ -193,9 +232,10 @@ def test_a_csv_folder(bidirected: bool, enter: Any, tmp_path: Path) -> None:
     )
     rows = [f'{i},{i % 3},"{i % 7},{-i}"\n' for i in range(40)]
     (folder / "n.csv").write_text("node_id,label,feat\n" + "".join(rows))
-    edges = [f"{i},{i * i % 40}\n" for i in range(40)]
-    (folder / "e.csv").write_text("src_id,dst_id\n" + "".join(edges))
-    data = load_data(f"csv:{folder}", bidirected=bidirected, features="rescale")
+    edges = [f"{i},{i * i % 40},{i % 5}\n" for i in range(40)]
+    (folder / "e.csv").write_text("src_id,dst_id,strength\n" + "".join(edges))
+    options = {"bidirected": bidirected, "features": "rescale", "edge_weight": "strength"}
+    data = load_data(f"csv:{folder}", **options)
     raw = dgl.data.CSVDataset(str(folder), verbose=False, force_reload=True)[0]
     check(data, [raw], {}, enter, tmp_path)
 

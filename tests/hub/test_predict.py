@@ -221,7 +221,7 @@ def test_graphs_of_nothing_have_a_table_too(
     model = create_model(
         "resgcn", in_feats=3, hidden_feats=4, out_feats=2, num_layers=2, head=level
     )
-    model.pretrained = {"data": {"level": level, "target": "multiclass"}}
+    model.pretrained = {"data": {"level": level, "target": "multiclass", "weighted": False}}
     record = SimpleNamespace(check_prepared=lambda graph, where: graph)
     model.origin = record
     monkeypatch.setattr(prediction, "Origin", SimpleNamespace)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,39 @@ def test_a_batch_is_an_induced_subgraph(data: TaskData, batching: dict[str, Any]
         # Normalized by the degrees in the subgraph, not in the whole graph.
         own = aggregation_operator(induced, "both", batch.operator.t)
         torch.testing.assert_close(batch.operator @ batch.feat, own @ batch.feat)
+
+
+@pytest.mark.parametrize(
+    "batching",
+    [
+        {},
+        {"kind": "clusters", "parts": 4, "size": 2},
+        {"kind": "shadow", "size": 20},
+        {"kind": "saint", "size": 60},
+    ],
+    ids=lambda batching: batching.get("kind", "full"),
+)
+def test_batches_have_the_weights_of_their_edges(data: TaskData, batching: dict[str, Any]) -> None:
+    """Of all-different weights: each operator is the model's for its graph with those weights."""
+    (graph,) = data.graphs
+    graph = graph.local_var()
+    nodes = graph.num_nodes()
+    src, dst = graph.edges(order="eid")
+    table = torch.rand(nodes, nodes, generator=torch.Generator().manual_seed(0))
+    graph.edata["weight"] = table[src, dst]
+    weighted = replace(data, graphs=[graph])
+    assert weighted.weighted and not data.weighted
+    assert weighted.fingerprint() != data.fingerprint()
+    model = model_for(data)
+    for some in epoch(weighted, batching):
+        inside = numbers(some, data)
+        inner = some.operator.graph
+        start, end = inner.edges(order="eid")
+        weight = table[inside[start], inside[end]]
+        expected = model.operator(inner, weight) @ torch.eye(len(inside))
+        torch.testing.assert_close(some.operator @ torch.eye(len(inside)), expected)
+        plain = model.operator(inner) @ torch.eye(len(inside))
+        assert not torch.allclose(expected, plain)
 
 
 def test_shadow_learns_from_every_training_node_once(data: TaskData) -> None:

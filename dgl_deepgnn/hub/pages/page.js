@@ -45,7 +45,7 @@ if (curve) {
   const svg = document.querySelector("svg.curve");
   const legend = document.querySelector(".legend");
   const colors = ["#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f"];
-  const box = { left: 60, right: 700, top: 10, bottom: 280 };
+  const box = { left: 85, right: 700, top: 14, bottom: 265 };
   const values = Object.values(arms).flat().filter((loss) => loss > 0);
   // An arm that explodes leaves at the top, so that the others are seen.
   const first = Object.values(arms).map((losses) => losses[0]).filter((loss) => loss > 0);
@@ -66,9 +66,9 @@ if (curve) {
     draw("line", { x1: box.left, x2: box.right, y1: y(loss), y2: y(loss), stroke: "currentColor", "stroke-opacity": 0.15 });
     draw("text", { x: box.left - 6, y: y(loss) + 4, "text-anchor": "end" }, loss.toPrecision(2));
     const index = Math.round((steps - 1) * tick / 4);
-    draw("text", { x: x(index), y: box.bottom + 18, "text-anchor": "middle" }, index + 1);
+    draw("text", { x: x(index), y: box.bottom + 22, "text-anchor": "middle" }, index + 1);
   }
-  draw("text", { x: (box.left + box.right) / 2, y: box.bottom + 36, "text-anchor": "middle" }, "optimizer step");
+  draw("text", { x: (box.left + box.right) / 2, y: box.bottom + 46, "text-anchor": "middle" }, "optimizer step");
   Object.values(arms).forEach((losses, arm) => {
     const points = losses.map((loss, index) => (loss > 0 ? `${x(index)},${y(loss)}` : "")).filter(Boolean).join(" ");
     draw("polyline", { points, fill: "none", stroke: colors[arm % colors.length], "stroke-width": 2 });
