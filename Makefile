@@ -19,7 +19,7 @@ WITHOUT_DGL := tests/test_graph.py tests/test_without_dgl.py tests/test_registry
 CORE := nn operator training data hub init
 
 .PHONY: train test test-compat test-torch test-seeds test-hub test-browser \
-	lint benchmark torture clean
+	wheel lint benchmark torture clean
 
 train: .venv/installed
 	$(BIN)/dgl-deepgnn train resgcn64.digits
@@ -64,6 +64,15 @@ test-hub: .venv/installed
 test-browser: .venv/installed
 	$(BIN)/pip install --quiet selenium
 	$(BIN)/python -m pytest tests/hub/test_page.py
+
+# What is released: built, checked, tried in an environment of its own; build/release has it, with a
+# list of everything in the environment that built it (SBOM, CycloneDX).
+wheel: .venv/installed
+	rm -rf build/release
+	$(BIN)/python -m build --quiet --outdir build/release .
+	$(BIN)/twine check --strict build/release/*
+	$(BIN)/python -m tests.wheel build/release/*.whl
+	$(BIN)/cyclonedx-py environment --output-reproducible -o build/release/sbom.json .venv
 
 lint: .venv/installed
 	$(BIN)/ruff format --check .

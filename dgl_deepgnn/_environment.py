@@ -35,6 +35,8 @@ PACKAGES = (
     "requests",
     "pyyaml",
     "tqdm",
+    "jinja2",
+    "markdown-it-py",
     "pydantic",
     "safetensors",
     "pooch",
@@ -42,7 +44,7 @@ PACKAGES = (
     "matplotlib",
     "typer",
 )
-_MODULES = {"scikit-learn": "sklearn", "pyyaml": "yaml"}
+_MODULES = {"scikit-learn": "sklearn", "pyyaml": "yaml", "markdown-it-py": "markdown_it"}
 
 
 class GraphBoltStandIn(ModuleType):

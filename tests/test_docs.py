@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from dgl_deepgnn.cli import app
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 CARDS = sorted((ROOT / "zoo").glob("*/README.md"))
 
 
