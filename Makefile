@@ -19,7 +19,7 @@ WITHOUT_DGL := tests/test_graph.py tests/test_without_dgl.py tests/test_registry
 CORE := nn operator training data hub init
 
 .PHONY: train test test-compat test-torch test-seeds test-hub test-browser \
-	wheel lint benchmark torture clean
+	test-loggers wheel lint benchmark torture clean
 
 train: .venv/installed
 	$(BIN)/dgl-deepgnn train resgcn64.digits
@@ -64,6 +64,12 @@ test-hub: .venv/installed
 test-browser: .venv/installed
 	$(BIN)/pip install --quiet selenium
 	$(BIN)/python -m pytest tests/hub/test_page.py
+
+# Loggers that are not installed by default, each offline; they bring many packages.
+test-loggers:
+	$(PYTHON) -m venv build/loggers
+	build/loggers/bin/pip install --quiet -e '.[test,wandb,mlflow,trackio]'
+	build/loggers/bin/python -m pytest tests/training/test_loggers.py
 
 # What is released: built, checked, tried in an environment of its own; build/release has it, with a
 # list of everything in the environment that built it (SBOM, CycloneDX).

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from pathlib import Path
 
 import dgl
 import pytest
 import torch
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from dgl_deepgnn.cli import app
@@ -44,6 +46,35 @@ def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.Monke
         verdicts = namespace["result"].verdicts  # type: ignore[attr-defined]
         for verdict, status in zip(verdicts, ("healthy", *2 * ("oversmoothed",)), strict=True):
             assert verdict.status == status or verdict.near
+
+
+def commands_of(page: Path) -> list[str]:
+    """Command lines of ours: indented, in shell blocks, or between backticks."""
+    text = page.read_text("utf-8").replace("\\\n", " ")
+    found = re.findall(r"^(?:    )?(dgl-deepgnn .*)$", text, flags=re.MULTILINE)
+    # In a sentence only what goes on behind the command's name is meant to be typed.
+    found += [" ".join(line.split()) for line in re.findall(r"`(dgl-deepgnn \w[^`]*)`", text)]
+    return [line.split("  #")[0] for line in found if "..." not in line]
+
+
+@pytest.mark.parametrize("page", filter(commands_of, PAGES), ids=lambda page: page.name)
+def test_commands_are_ones_that_there_are(page: Path) -> None:
+    """Each is parsed as the command line parses it, options and all, and not run."""
+    for line in commands_of(page):
+        command, arguments = get_command(app), shlex.split(line)[1:]
+        context = None
+        while True:
+            context = command.make_context(line, arguments, parent=context)
+            if not hasattr(command, "resolve_command"):
+                break
+            rest = [*context._protected_args, *context.args]
+            if not rest:
+                break
+            _, found, arguments = command.resolve_command(context, rest)
+            assert found is not None, f"{page.name}: {line}"
+            if not arguments:  # a sentence names the command, and no more
+                break
+            command = found
 
 
 @pytest.mark.parametrize("page", CARDS, ids=lambda page: page.parent.name)

@@ -112,8 +112,15 @@ def train_command(
     output: Output = None,
     resume: Annotated[Path | None, typer.Option(help="Run folder to continue.")] = None,
     device: Device = "cpu",
+    loggers: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--logger",
+            help="Send metrics to tensorboard, wandb, mlflow or trackio as well. Repeatable.",
+        ),
+    ] = None,
     tensorboard: Annotated[
-        bool, typer.Option("--tensorboard", help="Write TensorBoard events.")
+        bool, typer.Option("--tensorboard", help="The same as --logger tensorboard.")
     ] = False,
     allow_code: AllowCode = False,
     quiet: Quiet = False,
@@ -136,6 +143,7 @@ def train_command(
             output,
             resume=resume is not None,
             device=device,
+            loggers=loggers or (),
             tensorboard=tensorboard,
             progress=not quiet,
             allow_code=allow_code,

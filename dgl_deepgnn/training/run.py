@@ -7,7 +7,8 @@ import statistics
 import sys
 import time
 import warnings
-from contextlib import suppress
+from collections.abc import Sequence
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from dgl_deepgnn.files import new_folder
 from dgl_deepgnn.progress import Progress
 from dgl_deepgnn.recipe import Recipe, load_recipe
 from dgl_deepgnn.training.folder import CheckpointFacts, RunFolder
+from dgl_deepgnn.training.loggers import Loggers, check_loggers
 from dgl_deepgnn.training.plot import plot_losses
 from dgl_deepgnn.training.processes import ONE, Processes, join
 from dgl_deepgnn.training.trainer import (
@@ -43,6 +45,7 @@ def train(
     resume: bool = False,
     device: str = "cpu",
     progress: bool = True,
+    loggers: Sequence[str] = (),
     tensorboard: bool = False,
     allow_code: bool = False,
 ) -> RunFolder:
@@ -66,8 +69,11 @@ def train(
         GPU of its own.
     progress : bool
         Whether to draw a progress bar.
+    loggers : sequence of str
+        Where else metrics go: ``"tensorboard"``, ``"wandb"``, ``"mlflow"``, ``"trackio"``, each
+        with a package of its own; each seed is a run. They say by their own variables where to.
     tensorboard : bool
-        Whether to write TensorBoard events too (needs the package ``tensorboard``).
+        The same as ``loggers=["tensorboard"]``.
     allow_code : bool
         Whether data that runs code (``python:...``, or a folder that is unpickled) may be
         loaded. Say so only of a recipe that you trust.
@@ -95,8 +101,8 @@ def train(
     if not isinstance(recipe, Recipe):
         recipe = load_recipe(recipe)
     target_device = find_device(device)
-    if tensorboard:
-        _summary_writer()
+    loggers = list(dict.fromkeys([*loggers, *(["tensorboard"] if tensorboard else [])]))
+    check_loggers(loggers)
     with join() as processes, torch.random.fork_rng():
         target_device = processes.device(target_device)
         if processes.rank:
@@ -110,7 +116,7 @@ def train(
             for seed in recipe.seeds:
                 folder.make(f"seed-{seed}")
                 if folder.result(seed) is None:
-                    _train_seed(folder, data, seed, target_device, progress, tensorboard, processes)
+                    _train_seed(folder, data, seed, target_device, progress, loggers, processes)
                 (folder.seed_folder(seed) / CHECKPOINT).unlink(missing_ok=True)
             _finish(folder, data)
         processes.share(None)
@@ -219,7 +225,7 @@ def _train_seed(
     seed: int,
     device: torch.device,
     progress: bool,
-    tensorboard: bool,
+    loggers: Sequence[str],
     processes: Processes = ONE,
 ) -> None:
     recipe, place = folder.recipe, folder.seed_folder(seed)
@@ -231,7 +237,6 @@ def _train_seed(
         processes.share((seed, trainer.state()))
     # Epochs after the checkpoint are trained again: their lines go.
     folder.write_metrics(seed, folder.metrics(seed, trainer.epoch))
-    writer = _summary_writer()(str(place)) if tensorboard else None
     name, _ = main_metric(data.target)
     every = recipe.training.evaluate_every
     patience = recipe.training.patience or trainer.total_epochs
@@ -242,7 +247,7 @@ def _train_seed(
         unit="epoch",
         disable=not progress,
     )
-    with bar:
+    with bar, closing(Loggers(loggers, recipe, seed, place)) as listening:
         # Patience is asked for before an epoch, so that a resumed run stops where it would have.
         while trainer.epoch < trainer.total_epochs and (
             trainer.epoch % every or trainer.epoch - best.facts["epoch"] < patience
@@ -264,8 +269,7 @@ def _train_seed(
             line = _metrics_line(trainer, steps, metrics)
             folder.append_metrics(seed, line)
             _save_checkpoint(folder, checkpoint, trainer, best, seconds)
-            if writer is not None:
-                _write_events(writer, line)
+            listening.log(line)
             bar.update()
     processes.share(False)
     result = {
@@ -376,23 +380,3 @@ def plot_run(path: Path, folder: RunFolder) -> None:
             for seed in folder.recipe.seeds
         },
     )
-
-
-def _summary_writer() -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise UserError(
-            "--tensorboard needs the package tensorboard: pip install tensorboard."
-        ) from None
-    return SummaryWriter
-
-
-def _write_events(writer: Any, line: dict[str, Any]) -> None:
-    first = line["step"] - len(line["step_losses"])
-    for index, loss in enumerate(line["step_losses"]):
-        writer.add_scalar("train/step_loss", loss, first + index + 1)
-    for part in ("train", "val", "test"):
-        for name, value in line.get(part, {}).items():
-            writer.add_scalar(f"{part}/{name}", value, line["step"])
-    writer.flush()
