@@ -19,7 +19,7 @@ WITHOUT_DGL := tests/test_graph.py tests/test_without_dgl.py tests/test_registry
 CORE := nn operator training data hub init
 
 .PHONY: train test test-compat test-torch test-seeds test-hub test-browser \
-	test-loggers wheel lint benchmark torture clean
+	test-loggers docs wheel lint benchmark torture clean
 
 train: .venv/installed
 	$(BIN)/dgl-deepgnn train resgcn64.digits
@@ -70,6 +70,11 @@ test-loggers:
 	$(PYTHON) -m venv build/loggers
 	build/loggers/bin/pip install --quiet -e '.[test,wandb,mlflow,trackio]'
 	build/loggers/bin/python -m pytest tests/training/test_loggers.py
+
+# The documentation as a site, build/site; a warning is an error.
+docs: .venv/installed
+	$(BIN)/python docs/site.py build/site-source
+	$(BIN)/zensical build --strict
 
 # What is released: built, checked, tried in an environment of its own; build/release has it, with a
 # list of everything in the environment that built it (SBOM, CycloneDX).
