@@ -67,10 +67,8 @@ def with_formulas(text: str) -> str:
     """TeX between dollars as MathML, which browsers show without a script; code stays as it is."""
     parts = re.split(r"(^```.*?^```|^    .*?$|`[^`\n]*`)", text, flags=re.DOTALL | re.MULTILINE)
     for place in range(0, len(parts), 2):
-        part = re.sub(
-            r"\$\$(.+?)\$\$", lambda f: formula(f[1], True), parts[place], flags=re.DOTALL
-        )
-        parts[place] = re.sub(r"\$([^$]+?)\$", lambda f: formula(f[1]), part)
+        part = re.sub(r"\$\$([^$]+)\$\$", lambda found: formula(found[1], True), parts[place])
+        parts[place] = re.sub(r"\$([^$]+)\$", lambda found: formula(found[1]), part)
     return "".join(parts)
 
 
@@ -85,7 +83,8 @@ def python_reference() -> str:
             if id(found) in seen or not (inspect.isclass(found) or inspect.isroutine(found)):
                 continue
             seen.add(id(found))
-            lines += [f"::: {found.__module__}.{found.__qualname__}", ""]
+            own = found.__qualname__ == public  # else it is a method under another name
+            lines += [f"::: {found.__module__ if own else name}.{public}", ""]
     return "\n".join(lines)
 
 

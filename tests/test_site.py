@@ -63,15 +63,12 @@ def test_every_command_is_listed(site: Any) -> None:
 
 
 def test_formulas_but_not_code(site: Any) -> None:
-    text = site.with_formulas(
-        "a $x_1$ and `$HOME`\n\n    echo $HOME $PATH\n\n```sh\n$a$\n```\n$$ y $$"
-    )
+    code = ("`$HOME`", "    echo $HOME $PATH", "```sh\n$a$\n```")
+    text = site.with_formulas("a $x_1$ and {}\n\n{}\n\n{}\n$$ y $$".format(*code))
     assert text.count("<math") == 2 and 'display="block"' in text
-    for kept in ("`$HOME`", "    echo $HOME $PATH", "```sh\n$a$\n```"):
-        assert kept in text
+    assert all(kept in text for kept in code)
     from roles import without_roles
 
-    found = without_roles(
-        "A.\n\n    .. math::\n        x = y\n        + z\n\n    :math:`t`, :class:`~a.B`"
-    )
+    block = "    .. math::\n        x = y\n        + z"
+    found = without_roles(f"A.\n\n{block}\n\n    :math:`t`, :class:`~a.B`")
     assert found.count("<math") == 2 and found.endswith(", `B`") and "math::" not in found

@@ -350,6 +350,7 @@ def _describe(model: nn.Module, context: GraphContext) -> list[Stage]:
 
 MODELS: Registry[type[DeepGNN]] = Registry("model")
 register_model = MODELS.register
+"""Decorate a class to enter it under a name; see :class:`dgl_deepgnn.registry.Registry`."""
 
 
 def list_models(pattern: str = "*") -> list[str]:
