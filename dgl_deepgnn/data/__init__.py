@@ -11,7 +11,8 @@ from dgl_deepgnn.data.metrics import (
     loss_weight,
     main_metric,
 )
-from dgl_deepgnn.data.preparation import apply_scaling, prepare
+from dgl_deepgnn.data.preparation import prepare
+from dgl_deepgnn.data.scaling import apply_scaling
 from dgl_deepgnn.data.task_data import TaskData
 
 __all__ = [

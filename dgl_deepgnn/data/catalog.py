@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dgl_deepgnn.data.preparation import FEATURE_TRANSFORMS, transform_features
+from dgl_deepgnn.data.scaling import FEATURE_TRANSFORMS, transform_features
 from dgl_deepgnn.data.task_data import TaskData
 from dgl_deepgnn.errors import DGLError, UserError
 from dgl_deepgnn.graph import dgl

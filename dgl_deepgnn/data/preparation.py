@@ -1,4 +1,4 @@
-"""From a raw graph to what a model reads: edges, feature columns, scaling; recorded and replayed.
+"""From a raw graph to what a model reads: edges, feature columns, weights; recorded and replayed.
 
 `TaskData.info`, and with it the config of a published model, says what was done to the graphs of
 a data set: "preparation" (edges and columns, None where a loader's graphs are used as they are)
@@ -7,38 +7,29 @@ and "features" (scaling, and the range it led to). `prepare` does the same to a 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor
 
-from dgl_deepgnn.data.task_data import Level, TaskData
+from dgl_deepgnn.data.scaling import apply_scaling
+from dgl_deepgnn.data.task_data import Level
 from dgl_deepgnn.data.transforms import undirected
 from dgl_deepgnn.errors import DGLError
 from dgl_deepgnn.graph import AnyGraph, as_graph, make_graph
-from dgl_deepgnn.wording import counted, fixed
+from dgl_deepgnn.wording import counted
 
 __all__ = [
-    "FEATURE_TRANSFORMS",
     "Columns",
     "Preparation",
-    "apply_scaling",
     "checked_features",
-    "far_outside",
     "prepare",
-    "transform_features",
 ]
 
-FEATURE_TRANSFORMS = ("none", "row-normalize", "standardize", "rescale")
 MOST_DEGREE = 64
 """In-degrees above count as this one."""
-OUTSIDE = 0.02
-"""Share of the features, zeros left out, that may lie far outside their range in training."""
-SMALL = 20
-"""How many times smaller than in training (root mean square) features may be."""
-
 Frame = Mapping[str, Tensor]
 Label = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 
@@ -327,169 +318,9 @@ def checked_features(
     return graph
 
 
-def transform_features(
-    task: TaskData, how: str
-) -> tuple[list[AnyGraph], dict[str, dict[str, Any]]]:
-    """Scale node and edge features; see `load_data` for the choices.
-
-    Returns
-    -------
-    graphs : list of DGLGraph
-        Copies that share structure with the task's graphs.
-    record : dict
-        What was done to "node" and "edge" features, for `apply_scaling` on new graphs, and as
-        "low" and "high" the least and greatest value of every scaled column, as "rms" the root
-        of the mean square.
-    """
-    trained = torch.stack([masks["train"] for masks in task.splits]).any(dim=0)
-    seen = [bool(chunk.any()) for chunk in trained.split(task.items_per_graph)]
-
-    def known(graphs: Sequence[AnyGraph], kind: str) -> Tensor:
-        """Features of the graphs that hold training items."""
-        frames = [getattr(g, f"{kind[0]}data") for g, use in zip(graphs, seen, strict=True) if use]
-        return torch.cat([frame["feat"] for frame in frames])
-
-    record: dict[str, dict[str, Any]] = {
-        kind: {"transform": how, **_statistics(known(task.graphs, kind).double(), how)}
-        for kind in ("node", "edge")
-        if "feat" in getattr(task.graphs[0], f"{kind[0]}data")
-    }
-    graphs = [apply_scaling(graph, record) for graph in task.graphs]
-    for kind, entry in record.items():
-        feat = known(graphs, kind)
-        if len(feat) == 0:  # no edges, say
-            continue
-        low, high = (ends.tolist() for ends in (feat.amin(dim=0), feat.amax(dim=0)))
-        entry.update(low=[_short(value) for value in low], high=[_short(value) for value in high])
-        entry["rms"] = _short(float(feat.square().mean().sqrt()))
-    return graphs, record
-
-
-def apply_scaling(graph: AnyGraph, record: dict[str, dict[str, Any]]) -> AnyGraph:
-    """Scale the features of a graph as those of a loaded data set were scaled.
-
-    Parameters
-    ----------
-    graph : DGLGraph
-        With ``ndata["feat"]`` and, if `record` has an "edge" entry, ``edata["feat"]``.
-    record : dict
-        ``info["features"]`` of a loaded `TaskData`.
-
-    Returns
-    -------
-    DGLGraph
-        A copy that shares everything but the features.
-
-    Examples
-    --------
-    >>> graph = make_graph(([0], [1]))
-    >>> graph.ndata["feat"] = torch.tensor([[1.0, 3.0], [0.0, 0.0]])
-    >>> apply_scaling(graph, {"node": {"transform": "row-normalize"}}).ndata["feat"].tolist()
-    [[0.25, 0.75], [0.0, 0.0]]
-    """
-    graph = graph.local_var()
-    for kind, entry in record.items():
-        frame = getattr(graph, f"{kind[0]}data")
-        feat = frame["feat"]
-        if entry["transform"] == "row-normalize":
-            total = feat.abs().sum(dim=1, keepdim=True)
-            feat = feat / total.masked_fill(total == 0, 1)
-        elif entry["transform"] != "none":
-            mean, scale = (
-                torch.tensor(entry[key], device=feat.device, dtype=torch.float32)
-                for key in ("mean", "scale")
-            )
-            feat = ((feat.double() - mean) / scale).float()
-        frame["feat"] = feat
-    return graph
-
-
-def far_outside(feat: Tensor, entry: Mapping[str, Any]) -> str | None:
-    """Say how features differ from those of the training, if they differ much.
-
-    A feature is far outside if it lies beyond the range of its column by more than half of it.
-    Zeros count only where they do: most features of a bag of words are zero. Features that were
-    scaled down lie within the range, but are small.
-
-    Parameters
-    ----------
-    feat : Tensor
-        Features, dense or sparse (CSR), as a model is given them.
-    entry : mapping
-        Of ``info["features"]``: "low" and "high" of every column, "rms" of all.
-
-    Returns
-    -------
-    str or None
-        None if there is nothing to say.
-
-    Examples
-    --------
-    >>> pixels = torch.tensor([[0.0, 0.5], [255.0, 128.0]])
-    >>> training = {"low": [0.0, 0.0], "high": [1.0, 1.0], "rms": 0.5}
-    >>> far_outside(pixels, training)
-    '67% of the features lie far outside their range in training (column 0: up to 255, then 1)'
-    >>> far_outside(pixels / 255, training) is None
-    True
-    """
-    sparse = feat.layout == torch.sparse_csr
-    values = (feat.values() if sparse else feat).detach()
-    if not values.numel():
-        return None
-    rms = float((values.square().sum() / feat.numel()).sqrt())
-    if 0 < rms < entry["rms"] / SMALL:
-        return f"the features are {fixed(entry['rms'] / rms, 0)} times smaller than in training"
-    low, high = (
-        torch.tensor(entry[end], device=feat.device, dtype=torch.float32) for end in ("low", "high")
-    )
-    if sparse:
-        low, high = low[feat.col_indices()], high[feat.col_indices()]
-    width = high - low
-    # A column that was constant in training, an indicator that did not occur, may be as wide as
-    # any other.
-    constant = width.max() if bool((width > 0).any()) else low.abs() / 2
-    margin = torch.where(width > 0, width / 2, constant) + 1e-6
-    if not sparse and bool(
-        ((values.amin(dim=0) >= low - margin) & (values.amax(dim=0) <= high + margin)).all()
-    ):
-        return None  # the usual case, at a fraction of the time
-    beyond = torch.maximum(low - values, values - high) / margin
-    outside = beyond > 1
-    share = int(outside.sum()) / int((outside | (values != 0)).sum().clamp(min=1))
-    if share <= OUTSIDE:
-        return None
-    worst = int(beyond.argmax())
-    column = int(feat.col_indices()[worst]) if sparse else worst % values.shape[1]
-    value, least, most = float(values.flatten()[worst]), entry["low"][column], entry["high"][column]
-    how = f"up to {value:.3g}, then {most:.3g}"
-    if value < least:
-        how = f"down to {value:.3g}, then {least:.3g}"
-    return (
-        f"{share:.0%} of the features lie far outside their range in training "
-        f"(column {column}: {how})"
-    )
-
-
-def _statistics(feat: Tensor, how: str) -> dict[str, list[float]]:
-    if how not in ("standardize", "rescale"):
-        return {}
-    mean = feat.mean(dim=0)
-    variance = feat.var(dim=0, unbiased=False)
-    if how == "rescale":
-        variance = variance.mean().expand_as(mean)
-    # A constant column becomes zero rather than noise of rounding.
-    scale = variance.sqrt()
-    scale = torch.where(scale <= 1e-7 * feat.abs().amax(dim=0), torch.ones_like(scale), scale)
-    return {"mean": mean.float().tolist(), "scale": scale.float().tolist()}
-
-
 def _degrees(graph: AnyGraph) -> Tensor:
     return graph.in_degrees().clamp(max=MOST_DEGREE)
 
 
 def _two_dimensional(rows: Tensor) -> Tensor:
     return rows.unsqueeze(1) if rows.dim() == 1 else rows.flatten(1)
-
-
-def _short(value: float) -> float:
-    return float(f"{value:.4g}")

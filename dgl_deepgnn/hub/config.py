@@ -16,7 +16,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from dgl_deepgnn.data.preparation import FEATURE_TRANSFORMS, Preparation
+from dgl_deepgnn.data.preparation import Preparation
+from dgl_deepgnn.data.scaling import FEATURE_TRANSFORMS
 from dgl_deepgnn.data.task_data import Level, Target
 from dgl_deepgnn.errors import DGLError, UserError
 from dgl_deepgnn.files import read_limited

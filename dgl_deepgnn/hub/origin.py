@@ -9,7 +9,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from dgl_deepgnn.data import TaskData, load_data, prepare
-from dgl_deepgnn.data.preparation import checked_features, far_outside
+from dgl_deepgnn.data.preparation import checked_features
+from dgl_deepgnn.data.scaling import far_outside
 from dgl_deepgnn.data.trust import load_config_data, plain_options
 from dgl_deepgnn.errors import DGLError, UserError
 from dgl_deepgnn.graph import AnyGraph

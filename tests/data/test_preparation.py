@@ -5,73 +5,10 @@ import numpy as np
 import pytest
 import torch
 from dgl import DGLError
-from sklearn.preprocessing import OneHotEncoder, StandardScaler, normalize
+from sklearn.preprocessing import OneHotEncoder
 
-from dgl_deepgnn.data import TaskData, apply_scaling, load_data, prepare
-from dgl_deepgnn.data.preparation import Columns, Preparation, far_outside, transform_features
-from dgl_deepgnn.data.transforms import deal_graphs
-
-
-def two_graphs() -> TaskData:
-    generator = torch.Generator().manual_seed(0)
-    graphs = []
-    for nodes in (30, 20, 20):
-        graph = dgl.rand_graph(nodes, 60)
-        graph.ndata["feat"] = 3 + 5 * torch.randn(nodes, 4, generator=generator)
-        graph.ndata["feat"][:, 3] = 7.0
-        graph.edata["feat"] = torch.rand(60, 2, generator=generator)
-        graphs.append(graph)
-    splits = [deal_graphs([30, 20, 20], ["train", "val", "test"])]
-    return TaskData("two", graphs, "node", "binary", torch.arange(70) % 2, splits, 1)
-
-
-def test_standardize_uses_training_graphs_only():
-    task = two_graphs()
-    graphs, record = transform_features(task, "standardize")
-    scaler = StandardScaler().fit(task.graphs[0].ndata["feat"].numpy())
-    for before, after in zip(task.graphs, graphs, strict=True):
-        expected = scaler.transform(before.ndata["feat"].numpy())
-        np.testing.assert_allclose(after.ndata["feat"].numpy(), expected, atol=1e-5)
-    edges = StandardScaler().fit_transform(task.graphs[0].edata["feat"].numpy())
-    np.testing.assert_allclose(graphs[0].edata["feat"].numpy(), edges, atol=1e-5)
-    assert set(record) == {"node", "edge"}
-
-
-def test_rescale_keeps_proportions():
-    task = two_graphs()
-    graphs, _ = transform_features(task, "rescale")
-    before, after = task.graphs[0].ndata["feat"], graphs[0].ndata["feat"]
-    assert float(after.square().mean()) == pytest.approx(1, rel=1e-5)
-    assert torch.allclose(after.mean(dim=0), torch.zeros(4), atol=1e-5)
-    ratio = after[:, :3].std(dim=0) / before[:, :3].std(dim=0)
-    assert torch.allclose(ratio, ratio[:1].expand(3))
-
-
-def test_row_normalize_is_sklearns_l1():
-    task = two_graphs()
-    task.graphs[0].ndata["feat"][4] = 0
-    graphs, _ = transform_features(task, "row-normalize")
-    expected = normalize(task.graphs[0].ndata["feat"].numpy(), norm="l1")
-    np.testing.assert_allclose(graphs[0].ndata["feat"].numpy(), expected, atol=1e-6)
-
-
-@pytest.mark.parametrize("how", ["none", "row-normalize", "standardize", "rescale"])
-def test_the_record_treats_new_graphs_alike(how):
-    task = two_graphs()
-    graphs, record = transform_features(task, how)
-    again = apply_scaling(task.graphs[2], record)
-    assert torch.equal(again.ndata["feat"], graphs[2].ndata["feat"])
-    assert torch.equal(again.edata["feat"], graphs[2].edata["feat"])
-    assert task.graphs[2].ndata["feat"][:, 3].eq(7).all()  # the input is left as it was
-
-
-def test_the_record_has_the_range_of_training_graphs():
-    task = two_graphs()
-    graphs, record = transform_features(task, "rescale")
-    feat = graphs[0].ndata["feat"]
-    assert torch.allclose(torch.tensor(record["node"]["low"]), feat.amin(dim=0), rtol=1e-3)
-    assert torch.allclose(torch.tensor(record["node"]["high"]), feat.amax(dim=0), rtol=1e-3)
-    assert record["node"]["rms"] == pytest.approx(float(feat.square().mean().sqrt()), rel=1e-3)
+from dgl_deepgnn.data import load_data, prepare
+from dgl_deepgnn.data.preparation import Columns, Preparation
 
 
 def test_indicators_are_sklearns():
@@ -298,33 +235,3 @@ def test_graphs_that_cannot_be_prepared(change, says):
         prepare(graph, record, {"node": 3}, "Mine")
     with pytest.raises(DGLError, match="Mine is heterogeneous"):
         prepare(dgl.heterograph({("a", "b", "c"): ([0], [0])}), record, {}, "Mine")
-
-
-@pytest.mark.parametrize("sparse", [False, True])
-def test_far_outside(sparse):
-    torch.manual_seed(0)
-    words = (torch.rand(200, 50) < 0.1).float()
-    entry = {"low": [0.0] * 50, "high": [1.0] * 50, "rms": float(words.square().mean().sqrt())}
-
-    def differs(feat: torch.Tensor) -> str | None:
-        return far_outside(feat.to_sparse_csr() if sparse else feat, entry)
-
-    assert differs(words) is None
-    assert differs(words[:1]) is None
-    assert differs(1.4 * words) is None
-    assert differs(torch.zeros(5, 50)) is None
-    few = words.clone()
-    few[0, :3] = 7  # three odd values do not matter
-    assert differs(few) is None
-    assert "100% of the features" in (differs(2 * words) or "")
-    assert "times smaller" in (differs(words / 100) or "")
-    some = words.clone()
-    some[:, 9] = -3
-    assert "column 9: down to -3, then 0" in (differs(some) or "")
-
-
-def test_a_data_set_is_not_far_from_itself():
-    for name in ("digits", "csbm", "tracks", "digits-grid", "long-range"):
-        data = load_data(name)
-        for graph in data.graphs[-20:]:
-            assert far_outside(graph.ndata["feat"], data.info["features"]["node"]) is None
