@@ -122,6 +122,10 @@ def train_command(
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="The same as --logger tensorboard.")
     ] = False,
+    blind: Annotated[
+        bool,
+        typer.Option("--blind", help="Keep the test scores from you while you choose settings."),
+    ] = False,
     allow_code: AllowCode = False,
     quiet: Quiet = False,
     as_json: Json = False,
@@ -145,12 +149,19 @@ def train_command(
             device=device,
             loggers=loggers or (),
             tensorboard=tensorboard,
+            blind=blind,
             progress=not quiet,
             allow_code=allow_code,
         )
     if not is_first():
         return
     summary = folder.read("summary.json")
+    if folder.facts.get("blind"):
+        del summary["test"]
+        summary["seeds"] = [
+            {key: value for key, value in result.items() if key != "test"}
+            for result in summary["seeds"]
+        ]
     _print(
         _describe_training(folder.path, summary), {"folder": str(folder.path), **summary}, as_json
     )
@@ -190,12 +201,15 @@ def speedup_command(
 def compare_command(
     runs: Annotated[list[Path], typer.Argument(help="Run folders, two or more.")],
     plot: Annotated[Path | None, typer.Option(help="PNG to draw, not there yet.")] = None,
+    unblind: Annotated[
+        bool, typer.Option("--unblind", help="Show test scores of runs trained --blind, too.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Compare runs: scores, in what their recipes differ, and a plot."""
     if plot is not None and plot.exists():
         raise UserError(f"{plot} exists; --plot names a new file.")
-    result = compare(runs)
+    result = compare(runs, unblind=unblind)
     if plot is not None:
         result.plot(plot)
     _print(result.table(), result.to_dict(), as_json)
@@ -306,10 +320,11 @@ def _print(text: str, content: Any, as_json: bool) -> None:
 
 
 def _describe_training(path: Path, summary: dict[str, Any]) -> str:
-    test = summary["test"][summary["metric"]]
+    part = "test" if "test" in summary else "val"
+    test = summary["test"][summary["metric"]] if part == "test" else summary["val"]
     spread = "" if test["std"] is None else f" +- {test['std']:.4f}"
     return (
-        f"{summary['recipe']}: test {summary['metric']} {test['mean']:.4f}{spread} "
+        f"{summary['recipe']}: {part} {summary['metric']} {test['mean']:.4f}{spread} "
         f"({counted(test['n'], 'seed')}), {summary['parameters']:,} parameters\n"
         f"Weights, metrics and plot: {path}"
     )

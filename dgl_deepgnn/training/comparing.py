@@ -36,12 +36,14 @@ class ComparedRun:
     seeds: int
     """That are finished, of so many:"""
     of: int
-    test: dict[str, Any]
+    test: dict[str, Any] | None
     """Mean, standard deviation (of the sample) and number of values."""
     val: dict[str, Any]
     difference: dict[str, Any] | None
     """Of the test metric to the first run's: mean over the seeds that both have, its standard
     error, and their number; None for the first run, and where task or data are others."""
+    blind: bool
+    """Whether its test scores are not shown: `test` and `difference` are None."""
     parameters: int | None
     """None while no seed is finished."""
     epochs: float | None
@@ -118,13 +120,15 @@ class RunComparison:
         write_figure(Path(path), figure, dpi=150)
 
 
-def compare(runs: Sequence[str | Path]) -> RunComparison:
+def compare(runs: Sequence[str | Path], *, unblind: bool = False) -> RunComparison:
     """Compare run folders, finished or not: scores, and differences of recipe and environment.
 
     Parameters
     ----------
     runs : sequence of Path
         Two folders or more, written by :func:`train`.
+    unblind : bool
+        Whether test scores of runs that were trained blind are shown, too.
 
     Returns
     -------
@@ -159,9 +163,14 @@ def compare(runs: Sequence[str | Path]) -> RunComparison:
         parameters = None
         if (folder.path / "summary.json").exists():
             parameters = folder.read("summary.json", Summary)["parameters"]
-        comparable = folder is not folders[0] and (
-            metric == compared[0].metric
-            and folder.facts["fingerprint"] == folders[0].facts["fingerprint"]
+        hidden = not unblind and bool(folder.facts.get("blind"))
+        comparable = (
+            folder is not folders[0]
+            and not (hidden or compared[0].blind)
+            and (
+                metric == compared[0].metric
+                and folder.facts["fingerprint"] == folders[0].facts["fingerprint"]
+            )
         )
         compared.append(
             ComparedRun(
@@ -170,7 +179,10 @@ def compare(runs: Sequence[str | Path]) -> RunComparison:
                 metric=metric,
                 seeds=len(found),
                 of=len(folder.recipe.seeds),
-                test=_summary([result["test"][metric] for result in found.values()]),
+                blind=hidden,
+                test=None
+                if hidden
+                else _summary([result["test"][metric] for result in found.values()]),
                 val=_summary([result["val"][metric] for result in found.values()]),
                 difference=_to_first(results[0], found, metric) if comparable else None,
                 parameters=parameters,
@@ -261,7 +273,9 @@ def _short_names(paths: list[str]) -> list[str]:
     return paths
 
 
-def _mean(values: dict[str, Any]) -> str:
+def _mean(values: dict[str, Any] | None) -> str:
+    if values is None:
+        return "hidden"
     if not values["n"]:
         return "-"
     spread = "" if values["std"] is None else f" +- {fixed(values['std'], 4)}"

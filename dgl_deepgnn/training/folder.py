@@ -73,6 +73,8 @@ class RunFacts(_Content):
     device: str
     threads: int
     ablation: bool = False
+    blind: bool = False
+    """Whether nobody is to see the test scores yet."""
     tuning: TuningFacts | None = Field(None, validate_default=True)
 
     @field_validator("tuning")

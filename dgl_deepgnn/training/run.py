@@ -47,6 +47,7 @@ def train(
     progress: bool = True,
     loggers: Sequence[str] = (),
     tensorboard: bool = False,
+    blind: bool = False,
     allow_code: bool = False,
 ) -> RunFolder:
     """Train a recipe over all its seeds.
@@ -74,6 +75,9 @@ def train(
         with a package of its own; each seed is a run. They say by their own variables where to.
     tensorboard : bool
         The same as ``loggers=["tensorboard"]``.
+    blind : bool
+        Whether test scores are kept from you while you choose settings: loggers do not get
+        them, and neither the command line nor :func:`compare` shows them. They are in the folder.
     allow_code : bool
         Whether data that runs code (``python:...``, or a folder that is unpickled) may be
         loaded. Say so only of a recipe that you trust.
@@ -108,7 +112,7 @@ def train(
         if processes.rank:
             return _follow(processes, recipe, target_device, allow_code)
         data = load_task(recipe, allow_code)
-        folder = _folder(recipe, data, output, resume, device, target_device, processes)
+        folder = _folder(recipe, data, output, resume, device, target_device, processes, blind)
         if progress:
             print(f"Run folder: {folder.path}", file=sys.stderr)
         processes.share(folder.path)
@@ -131,6 +135,7 @@ def _folder(
     device: str,
     target_device: torch.device,
     processes: Processes,
+    blind: bool,
 ) -> RunFolder:
     """Open the folder to resume, or make a new one."""
     if not resume:
@@ -138,6 +143,8 @@ def _folder(
         Trainer(recipe, data, recipe.seeds[0], target_device, processes)
         path = Path(output) if output is not None else new_folder(Path("runs"), recipe.name)
         more: dict[str, Any] = {} if processes.size == 1 else {"processes": processes.size}
+        if blind:
+            more["blind"] = True
         return RunFolder.create(path, recipe, data, device, **more)
     if output is None:
         raise UserError("To resume, say which run folder.")
@@ -269,7 +276,8 @@ def _train_seed(
             line = _metrics_line(trainer, steps, metrics)
             folder.append_metrics(seed, line)
             _save_checkpoint(folder, checkpoint, trainer, best, seconds)
-            listening.log(line)
+            hidden = ("test",) if folder.facts.get("blind") else ()
+            listening.log({key: value for key, value in line.items() if key not in hidden})
             bar.update()
     processes.share(False)
     result = {

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from dgl_deepgnn.cli import app
 from dgl_deepgnn.errors import UserError
 from dgl_deepgnn.recipe import Recipe
-from dgl_deepgnn.training import train
+from dgl_deepgnn.training import RunFolder, train
 from dgl_deepgnn.training.comparing import compare
 
 RECIPE: dict[str, Any] = {
@@ -82,6 +82,37 @@ def test_the_same_run_twice(runs: dict[str, Path], tmp_path: Path) -> None:
     text = result.table()
     assert "again/one" in text  # names that tell them apart
     assert "The recipes are the same" in text
+
+
+def test_a_blind_run_shows_no_test_score(runs: dict[str, Path], tmp_path: Path) -> None:
+    blind = tmp_path / "blind"
+    done = CliRunner().invoke(
+        app,
+        [
+            *("train", str(runs["one"] / "recipe.yaml"), "--blind", "--quiet"),
+            *("--output", str(blind)),
+        ],
+    )
+    folder = RunFolder.open(blind)
+    score = folder.read("summary.json")["test"]["roc_auc"]["mean"]
+    assert (
+        done.exit_code == 0 and "val roc_auc" in done.stdout and "test roc_auc" not in done.stdout
+    )
+    assert f"{score:.4f}" not in done.stdout
+    again = CliRunner().invoke(app, ["train", "--resume", str(blind), "--json", "--quiet"])
+    assert "val" in json.loads(again.stdout) and '"test"' not in again.stdout
+    for order in ([blind, runs["one"]], [runs["one"], blind]):
+        result = compare(order)
+        shown = {run.run: run for run in result.runs}
+        assert shown[str(blind)].test is None and shown[str(runs["one"])].test is not None
+        assert all(run.difference is None for run in result.runs)
+        assert "hidden" in result.table()
+        assert f"{score:.4f}" not in json.dumps(result.to_dict()).replace(
+            json.dumps(shown[str(runs["one"])].test), ""
+        )
+    found = compare([runs["one"], blind], unblind=True).runs[1]
+    assert found.test is not None and found.test["mean"] == score
+    assert found.difference == {"mean": 0.0, "standard_error": 0.0, "n": 3}
 
 
 def test_other_data_is_not_compared(runs: dict[str, Path]) -> None:
