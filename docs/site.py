@@ -47,7 +47,17 @@ MODULES = {
 def copy_pages(folder: Path) -> None:
     """All pages under version control, with their pictures and what they link to."""
     listed = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard", "*.md", "*.png", "*.json", "LICENSE", ".ci"],
+        [
+            "git",
+            "ls-files",
+            "-co",
+            "--exclude-standard",
+            "*.md",
+            "*.png",
+            "*.json",
+            "LICENSE",
+            ".ci",
+        ],
         cwd=ROOT,
         capture_output=True,
         text=True,
