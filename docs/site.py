@@ -46,18 +46,9 @@ MODULES = {
 
 def copy_pages(folder: Path) -> None:
     """All pages under version control, with their pictures and what they link to."""
+    kinds = ("*.md", "*.ipynb", "*.png", "*.json", "LICENSE")
     listed = subprocess.run(
-        [
-            "git",
-            "ls-files",
-            "-co",
-            "--exclude-standard",
-            "*.md",
-            "*.png",
-            "*.json",
-            "LICENSE",
-            ".ci",
-        ],
+        ["git", "ls-files", "-co", "--exclude-standard", *kinds],
         cwd=ROOT,
         capture_output=True,
         text=True,
