@@ -187,7 +187,11 @@ class RemoteZoo:
             }
             if missing:
                 self._download(name, missing)
-                write_text(folder / SNAPSHOT, Index(models={name: entry}).dump())
+            # Also if a kill came between the files and this: else it would be left out, or list the
+            # files that were there before, for good.
+            snapshot = Index(models={name: entry}).dump()
+            if missing or not _holds(folder / SNAPSHOT, snapshot):
+                write_text(folder / SNAPSHOT, snapshot)
         return folder
 
     def _download(self, name: str, missing: dict[str, FileFacts]) -> None:
@@ -248,6 +252,13 @@ def _checked(folder: Path, chosen: dict[str, FileFacts]) -> Path:
     for file, facts in chosen.items():
         check_file(folder / file, facts)
     return folder
+
+
+def _holds(path: Path, text: str) -> bool:
+    try:
+        return read_limited(path, MAX_INDEX) == text.encode()
+    except (OSError, UserError):
+        return False
 
 
 def _timeout() -> float:

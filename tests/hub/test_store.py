@@ -12,7 +12,8 @@ import pooch
 import pytest
 from safetensors.torch import load_file, save_file
 
-from dgl_deepgnn.hub import ZooError, download, from_pretrained, list_pretrained, open_zoo
+from dgl_deepgnn import files
+from dgl_deepgnn.hub import ZooError, download, from_pretrained, list_pretrained, open_zoo, store
 
 NAME = "tiny.karate"
 WEIGHTS = f"/{NAME}/model.safetensors"
@@ -301,6 +302,36 @@ def test_offline_uses_the_cache_and_nothing_else(
     with pytest.raises(ZooError, match=r"README\.md is missing"):
         download(NAME, server.address)
     assert len(server.requests) == count
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_a_kill_behind_the_last_file(
+    before: bool,
+    server: Any,
+    zoo: Path,
+    reindex: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Before its index line is kept; an older model was there, or none."""
+    if before:
+        download(NAME, server.address)
+    (zoo / NAME / "README.md").write_text("Another card.\n")
+    reindex(zoo)
+
+    def killed(path: Path, content: str) -> None:
+        leftover = path.with_name(f".{path.name}.{files._HERE}-999999999-0.tmp")
+        leftover.write_text(content[: len(content) // 2])
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(store, "write_text", killed)
+        download(NAME, server.address)
+    assert list(Path(os.environ["DGL_DEEPGNN_CACHE"]).rglob("*.tmp"))
+    folder = download(NAME, server.address)
+    assert not list(Path(os.environ["DGL_DEEPGNN_CACHE"]).rglob("*.tmp"))
+    monkeypatch.setenv("DGL_DEEPGNN_OFFLINE", "1")
+    assert download(NAME, server.address) == folder
+    assert (folder / "README.md").read_text() == "Another card.\n"
 
 
 def test_two_processes_at_once(server: Any, zoo: Path, tmp_path: Path) -> None:
