@@ -177,15 +177,12 @@ def make_folder(path: Path, advice: str = "") -> Iterator[Path]:
     except OSError as error:
         if os.path.lexists(path):  # another process was faster
             raise _exists(path, advice) from None
-        raise UserError(
-            f"{path} cannot be made ({error.strerror}). Give another folder with --output."
-        ) from None
+        raise UserError(f"{path} cannot be made ({error.strerror}). Give another folder.") from None
 
 
 def _exists(path: Path, advice: str) -> UserError:
     return UserError(
-        f"{path} exists, and a run folder is never overwritten. {advice}Give another folder "
-        "with --output."
+        f"{path} exists, and what is there is never overwritten. {advice}Give another folder."
     )
 
 

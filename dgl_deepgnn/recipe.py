@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -26,7 +25,7 @@ from pydantic import (
 
 from dgl_deepgnn.errors import DGLError, UserError
 from dgl_deepgnn.files import read_limited
-from dgl_deepgnn.nn.body import MODELS, DeepGNN
+from dgl_deepgnn.nn.body import MODELS, constructor_arguments
 from dgl_deepgnn.nn.inference import memory_size
 from dgl_deepgnn.operator.schedule import interpolation_schedule
 from dgl_deepgnn.optim import OptimizerName
@@ -121,13 +120,7 @@ class ModelSection(_Section):
 
     @model_validator(mode="after")
     def _check_options(self) -> ModelSection:
-        model = MODELS[self.name]
-        known = {
-            name: parameter.annotation
-            for part in (DeepGNN, model)
-            for name, parameter in inspect.signature(part, eval_str=True).parameters.items()
-            if name not in ("conv", "body", "args", "kwargs")
-        }
+        known = constructor_arguments(MODELS[self.name])
         given_elsewhere = {"in_feats", "out_feats", "head", "edge_feats", *type(self).model_fields}
         allowed = sorted(set(known) - given_elsewhere)
         for key, value in self.options.items():

@@ -236,7 +236,7 @@ WRONG = [
     (("train", "SMALL", "--set", "name=a/b"), "name: .*pattern"),
     (("train", "SMALL", "--device", "cuda:42"), "--device cuda:42: there is no such CUDA device"),
     (("train", "SMALL", "--device", "tpu"), "--device tpu: not a device"),
-    (("train", "SMALL", "--output", "own"), "own exists, and a run folder is never overwritten"),
+    (("train", "SMALL", "--output", "own"), "own exists, and what is there is never overwritten"),
     (("train", "SMALL", "--output", "own/small.yaml/x"), "cannot be made .*Not a directory"),
     (("train", "SMALL", "--output", "/proc/run"), "cannot be made"),
     (("train", "SMALL", "--set", "optimizer.lr=1e30"), "not finite after step 1 of small, seed 0"),

@@ -138,7 +138,9 @@ def train_command(
         "model.hidden_feats": hidden_feats,
         "seeds": seeds and f"[{seeds}]",
     }
-    overrides = [*(overrides or []), *(["training.steps=null"] if epochs else [])]
+    overrides = list(overrides or [])
+    if epochs and not any(text.startswith("training.steps=") for text in overrides):
+        overrides.append("training.steps=null")
     overrides += [f"{key}={value}" for key, value in everyday.items() if value is not None]
     loaded, output = recipe_and_folder(recipe, overrides, output, resume)
     with resumable("train", "epoch"):
@@ -230,11 +232,13 @@ def diagnose_command(
     model = build_model(loaded.model, data)
     graph = batch(data.graphs)
     feat, edge_feat = graph.ndata["feat"], graph.edata.get("feat")
-    operator = model.operator(graph, graph.edata["weight"] if data.weighted else None)
+    weight = graph.edata["weight"] if data.weighted else None
+    operator = model.operator(graph, weight)
     result = diagnose(
         model,
         graph,
         feat,
+        edge_weight=weight,
         forward=lambda model: model(operator, feat, edge_feat=edge_feat),
         draws=draws,
     )

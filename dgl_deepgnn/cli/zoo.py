@@ -144,7 +144,11 @@ def push_command(
     _print(f"Pushed: {address}", {"address": address}, as_json)
 
 
-def refresh_command(name: Name, zoo: Zoo = None, as_json: Json = False) -> None:
+def refresh_command(
+    name: Annotated[str, typer.Argument(help="A model's name.")],
+    zoo: Zoo = None,
+    as_json: Json = False,
+) -> None:
     """Write a published model's config and card anew; weights and results stay.
 
     For models of version 0.1: it adds the record of how raw graphs are prepared.

@@ -208,7 +208,8 @@ def _spread(row: Tensor, source: Tensor, is_mask: bool) -> Tensor:
     """Values of edges for those that were added: masks False, labels those of their original."""
     own = torch.arange(len(source)) < len(row)
     known = own if is_mask else source >= 0
-    values = row[source.clamp(min=0)]
+    # Of a new loop, -1, it is the last row.
+    values = torch.cat([row, row.new_zeros(1, *row.shape[1:])])[source]
     return torch.where(known.reshape(-1, *[1] * (row.dim() - 1)), values, torch.zeros_like(values))
 
 

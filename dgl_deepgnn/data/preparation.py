@@ -158,8 +158,9 @@ class Preparation(_Record):
                 made = made.add_self_loop()
             if self.edge:
                 source = self.edge_sources(graph)
-                feat = self._columns(graph, "edge", where)[source.clamp(min=0)]
-                made.edata["feat"] = feat * (source >= 0).unsqueeze(1)
+                feat = self._columns(graph, "edge", where)
+                # Of a new loop, -1, it is the last row.
+                made.edata["feat"] = torch.cat([feat, feat.new_zeros(1, feat.shape[1])])[source]
         elif self.bidirected:
             made = undirected(made, self_loops=self.self_loops)
         elif self.self_loops:
@@ -180,24 +181,25 @@ class Preparation(_Record):
                 f"{where}: edata[{key!r}] has shape {tuple(raw.shape)}; edge weights are one "
                 f"number an edge, ({graph.num_edges()},)."
             )
-        raw = raw.reshape(-1).float()
+        raw = raw.reshape(-1).double()
         src, dst = (ends.cpu().long() for ends in graph.edges(order="eid"))
         other = src != dst
-        mean = raw[other].mean() if bool(other.any()) else torch.tensor(1.0)
+        mean = raw[other].mean() if bool(other.any()) else raw.new_ones(())
         if self.level == "edge":
-            return torch.cat([raw, mean.reshape(1)])[self.edge_sources(graph)]  # a loop's is -1
+            # A loop's source is -1, the last.
+            return torch.cat([raw, mean.reshape(1)])[self.edge_sources(graph)].float()
         if not self.bidirected:
             loops = mean.expand(graph.num_nodes())
-            return torch.cat([raw[other], loops]) if self.self_loops else raw
+            return (torch.cat([raw[other], loops]) if self.self_loops else raw).float()
         nodes = graph.num_nodes()
         keys = torch.cat([src * nodes + dst, dst * nodes + src])[other.repeat(2)]
         known, inverse, counts = keys.unique(return_inverse=True, return_counts=True)
-        sums = torch.zeros(len(known)).index_add_(0, inverse, raw[other].repeat(2))
+        sums = raw.new_zeros(len(known)).index_add_(0, inverse, raw[other].repeat(2))
         # Of a self-loop no pair of ends is known.
         table = torch.cat([sums / counts, mean.reshape(1)])
         src, dst = (ends.cpu().long() for ends in made.edges(order="eid"))
         place = torch.searchsorted(known, src * nodes + dst)
-        return table[torch.where(src == dst, len(known), place)]
+        return table[torch.where(src == dst, len(known), place)].float()
 
     def edge_sources(self, graph: AnyGraph) -> Tensor:
         """Where edges are scored: which raw edge each one is or reverses, -1 for a new loop."""

@@ -232,6 +232,8 @@ class TaskData:
                     f"edge weights of graph {index} are {weight.dtype} of shape "
                     f"{tuple(weight.shape)}; they must be torch.float32 with one dimension"
                 )
+            if len(weight) and not bool(weight.any()):
+                self._fail(f"all edge weights of graph {index} are zero, so that nothing is summed")
             wrong = (~torch.isfinite(weight) | (weight < 0)).nonzero()
             if len(wrong):
                 edge = int(wrong[0])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +24,7 @@ from dgl_deepgnn.graph import AnyGraph
 from dgl_deepgnn.hub.errors import ZooError
 from dgl_deepgnn.hub.index import MAX_JSON, Component, parse_json
 from dgl_deepgnn.nn import MODELS, DeepGNN, create_model
+from dgl_deepgnn.nn.body import constructor_arguments
 from dgl_deepgnn.options import checked_option
 from dgl_deepgnn.recipe import Recipe
 from dgl_deepgnn.registry import did_you_mean, load_plugins
@@ -225,6 +225,8 @@ def load_model(config: AnyConfig, weights: Path, out_feats: int | None = None) -
         }
     except SafetensorError as error:
         raise ZooError(f"{weights} is not a safetensors file: {error}.") from None
+    except OSError as error:
+        raise ZooError(f"{weights} cannot be read: {error}.") from None
     for name, tensor in tensors.items():
         if not tensor.numel():
             raise ZooError(f"{weights}: tensor {name!r} is empty.")
@@ -305,12 +307,7 @@ def _check_arguments(config: AnyConfig, tensors: dict[str, Tensor], weights: Pat
         raise ZooError(
             f"{config.name}: {error} If a plugin brings this architecture, install it."
         ) from None
-    known = {
-        name: parameter.annotation
-        for part in (DeepGNN, model)
-        for name, parameter in inspect.signature(part, eval_str=True).parameters.items()
-        if name not in ("conv", "body", "args", "kwargs")
-    }
+    known = constructor_arguments(model)
     # Every layer has its tensors, and every width is a side of one.
     most = max([len(tensors), *(side for tensor in tensors.values() for side in tensor.shape)])
     for name, value in config.model.arguments.items():

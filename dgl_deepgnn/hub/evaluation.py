@@ -103,8 +103,8 @@ def evaluate(
     """
     target_device = find_device(device)
     size = None if memory is None else memory_size(memory)
+    config = read_config(find_model(name, zoo, [CONFIG]) / CONFIG)
     folder = find_model(name, zoo, [CONFIG, METRICS, WEIGHTS])
-    config = read_config(folder / CONFIG)
     if not isinstance(data, TaskData):
         data = load_trained_data(config.name, config.data, data, options or {})
     else:

@@ -34,6 +34,8 @@ __all__ = ["ENTRY", "SCHEME", "HubZoo", "Repository", "upload"]
 SCHEME = "hf://"
 ENTRY = "entry.json"
 """Beside the files of one model: the index of a zoo that holds nothing else."""
+RECORD = (ENTRY, "metrics.json", "speedup.json", "speedup.csv", "speedup.png", "loss.png")
+"""Files that speak of the weights beside them."""
 EXTRA = "pip install 'dgl-deepgnn[huggingface]'"
 _ADDRESS = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", re.ASCII)
 
@@ -112,25 +114,28 @@ class Repository:
             If the repository, revision or a file is not there or cannot be had, or a file is not
             what ``entry.json`` says.
         """
-        self.file(CONFIG, MAX_JSON)  # first, since it is there in every repository of a model
+        path = self.file(
+            CONFIG, MAX_JSON
+        )  # first, since it is there in every repository of a model
         entry = self._entry()
         if entry is not None:
             return self.fetch_listed(entry, wanted or entry.files)
-        path = Path()
         for file in wanted or (CONFIG, WEIGHTS):
             path = self.file(file, MAX_FILE if file == WEIGHTS else MAX_JSON)
         return path.parent
 
     def fetch_listed(self, entry: Entry, wanted: Iterable[str], folder: str = "") -> Path:
         """The same of a model in a folder of the repository, by its line of the index."""
-        path = Path()
+        places = []
         for file in wanted:
             if file not in entry.files:
                 raise ZooError(f"{self.location} lists no file {file} of this model.")
             facts = entry.files[file]
-            path = self.file(folder + file, facts.size)
-            check_file(path, facts)
-        return path.parent
+            places.append(self.file(folder + file, facts.size))
+            check_file(places[-1], facts)
+        if not places:
+            raise ZooError(f"{self.location} lists no files of this model.")
+        return places[0].parent
 
     def file(self, name: str, most: int) -> Path:
         """A file in the cache, downloaded where need be; of at most so many bytes."""
@@ -296,6 +301,8 @@ def upload(
                 commit_message=message,
                 revision=branch,
                 create_pr=create_pr,
+                # What is said of a model that was here before is not said of this one.
+                delete_patterns=[file for file in RECORD if not (folder / file).exists()],
             )
         except hub.errors.HfHubHTTPError as error:
             if getattr(error.response, "status_code", None) in (401, 403):

@@ -86,18 +86,21 @@ def find_model(name: str, zoo: str | Path | None, wanted: Sequence[str] | None, 
     ZooError
         If there is no such model, a file is damaged or the server fails.
     """
-    if zoo is None and "/" in name:
-        folder = Path(name).expanduser()
-        if name.startswith((".", "~", os.sep)) or (folder / CONFIG).is_file():
-            if not (folder / CONFIG).is_file():
-                raise ZooError(f"There is no model at {name}: no {CONFIG} is there.")
-            return folder
-        return Repository.parse(name, **hub).fetch(wanted)
-    if given := [key for key, value in hub.items() if value]:
+    given = [key for key, value in hub.items() if value]
+    folder = Path(name).expanduser() if zoo is None and "/" in name else None
+    if folder is not None:
+        is_model = (folder / CONFIG).is_file()
+        if not (is_model or name.startswith((".", "~", os.sep))):
+            return Repository.parse(name, **hub).fetch(wanted)
+        if not is_model:
+            raise ZooError(f"There is no model at {name}: no {CONFIG} is there.")
+    if given:
+        what = "is a folder here" if folder is not None else "is none ('user/repo')"
         raise ZooError(
-            f"{', '.join(given)}: of repositories of the Hugging Face Hub alone, of which {name!r} "
-            "is none ('user/repo')."
+            f"{', '.join(given)}: of repositories of the Hugging Face Hub alone; {name!r} {what}."
         )
+    if folder is not None:
+        return folder
     return open_zoo(zoo).fetch(name, wanted)
 
 

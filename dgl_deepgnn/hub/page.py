@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import math
 import statistics
 from collections.abc import Iterable
 from importlib.resources import files
@@ -26,8 +27,9 @@ from dgl_deepgnn.wording import fixed
 __all__ = ["write_pages"]
 
 CARD = "README.md"
-MAX_CARD, MAX_IMAGE = 2**20, 8 * 2**20
-"""Bytes of a card, and of a picture in it."""
+MAX_CARD, MAX_PICTURES = 2**17, 2**23
+"""Bytes of a card that is shown, and of all its pictures."""
+NO_CARD = "<p>There is no card, or it is too long.</p>"
 
 
 def write_pages(folder: str | Path, zoo: str | Path | None = None, pattern: str = "*") -> Path:
@@ -67,15 +69,16 @@ def write_pages(folder: str | Path, zoo: str | Path | None = None, pattern: str 
         (draft / "models").mkdir()  # so that a model may be called index
         for name in names:
             entry = index.models[name]
-            pictures = [file for file in entry.files if file.endswith(".png")]
-            wanted = [file for file in (CARD, CONFIG, METRICS, SPEEDUP) if file in entry.files]
-            model = place.fetch(name, [*wanted, *pictures])
+            pictures = _pictures(entry)
+            card = [CARD] if CARD in entry.files and entry.files[CARD].size <= MAX_CARD else []
+            # Each is listed, and is what the index says: nothing else is shown.
+            model = place.fetch(name, [CONFIG, METRICS, SPEEDUP, *card, *pictures])
             config = read_config(model / CONFIG)
             rows.append(_row(name, entry, config))
             _, speedups = read_record(model, config.weights.seed)
             text = pages.get_template("model.html").render(
                 name=name,
-                card=_card(model, pictures),
+                card=_card(model, pictures) if card else Markup(NO_CARD),
                 curve={arm: _median(facts["losses"]) for arm, facts in speedups["arms"].items()},
             )
             write_text(draft / "models" / f"{name}.html", text)
@@ -108,8 +111,10 @@ def _environment() -> Environment:
 
 def _shown(location: str) -> str:
     """Name of a zoo that gives away no folder of this machine."""
-    if "://" in location:
-        return location
+    scheme, found, rest = location.partition("://")
+    if found:  # without a user's name and password
+        host, slash, path = rest.partition("/")
+        return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
     if location == str(files("dgl_deepgnn.zoo")):
         return "the zoo that comes with dgl-deepgnn"
     return f"the zoo {Path(location).resolve().name}"
@@ -141,10 +146,19 @@ def _row(name: str, entry: Entry, config: Config) -> dict[str, Any]:
     }
 
 
+def _pictures(entry: Entry) -> list[str]:
+    """Those that a card may show, as far as they are not too large together."""
+    found, room = [], MAX_PICTURES
+    for file, facts in entry.files.items():
+        if file.endswith(".png") and facts.size <= room:
+            found.append(file)
+            room -= facts.size
+    return found
+
+
 def _card(model: Path, pictures: Iterable[str]) -> Markup:
-    """The model card as HTML, its own pictures within, and nothing from elsewhere."""
-    if not (model / CARD).is_file():
-        return Markup("<p>There is no card.</p>")
+    """The model card as HTML, its own pictures within, each once, and nothing from elsewhere."""
+    left = set(pictures)
     text = read_limited(model / CARD, MAX_CARD).decode("utf-8", "replace")
     # Raw HTML stays text; the library lets no javascript: address through.
     markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
@@ -153,8 +167,9 @@ def _card(model: Path, pictures: Iterable[str]) -> Markup:
         for part in token.children or []:
             if part.type == "image":
                 file = str(part.attrGet("src"))
-                if file in pictures:
-                    content = base64.b64encode(read_limited(model / file, MAX_IMAGE)).decode()
+                if file in left:
+                    left.remove(file)
+                    content = base64.b64encode(read_limited(model / file, MAX_PICTURES)).decode()
                     part.attrSet("src", f"data:image/png;base64,{content}")
                 else:
                     part.type, part.tag = "text", ""
@@ -165,9 +180,10 @@ def _card(model: Path, pictures: Iterable[str]) -> Markup:
 
 
 def _median(losses: list[list[float | None]]) -> list[float | None]:
-    """By step, over the seeds; None from where one has none."""
-    found = []
+    """By step, over the seeds; None where one has none, or one that is not finite."""
+    found: list[float | None] = []
     for values in zip(*losses, strict=False):
         known = [value for value in values if value is not None]
-        found.append(statistics.median(known) if len(known) == len(values) else None)
+        middle = statistics.median(known) if len(known) == len(values) else math.nan
+        found.append(middle if math.isfinite(middle) else None)
     return found

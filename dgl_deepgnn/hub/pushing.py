@@ -8,18 +8,21 @@ from typing import Any, Literal
 
 import torch
 import yaml
+from pydantic import ValidationError
+from pydantic_core import PydanticSerializationError
 
 from dgl_deepgnn.data.metrics import main_metric
 from dgl_deepgnn.files import make_folder, save_tensors, write_json, write_text
 from dgl_deepgnn.hub.card import model_card
 from dgl_deepgnn.hub.config import Config, DataFacts, ModelFacts, SavedConfig, read_config
-from dgl_deepgnn.hub.errors import ZooError
+from dgl_deepgnn.hub.errors import ZooError, explain
 from dgl_deepgnn.hub.huggingface import ENTRY, Repository, upload
-from dgl_deepgnn.hub.index import CONFIG, WEIGHTS, FileFacts, Index
+from dgl_deepgnn.hub.index import CONFIG, WEIGHTS, Index
 from dgl_deepgnn.hub.published import read_record
 from dgl_deepgnn.hub.publishing import publish
 from dgl_deepgnn.hub.store import FolderZoo
 from dgl_deepgnn.nn import MODELS, DeepGNN
+from dgl_deepgnn.nn.body import constructor_arguments
 from dgl_deepgnn.wording import counted
 
 __all__ = ["push", "push_to_hub", "save_pretrained"]
@@ -172,7 +175,8 @@ def push(
         card = model_card(config, metrics, speedups, repo_id)
         write_text(folder / "README.md", card_header(config, metrics, repo_id) + card)
         entry = zoo.index().models[folder.name]
-        files = {**entry.files, "README.md": FileFacts.of(folder / "README.md")}
+        # The card may be edited on the Hub's page; all else is held to its hash.
+        files = {file: facts for file, facts in entry.files.items() if file != "README.md"}
         listed = Index(models={folder.name: entry.model_copy(update={"files": files})})
         write_text(folder / ENTRY, listed.dump())
         return upload(
@@ -254,18 +258,30 @@ def _saved_config(model: DeepGNN, name: str) -> SavedConfig:
     for key, tensor in model.state_dict().items():
         if not bool(torch.isfinite(tensor).all()):
             raise ZooError(f"The weight {key} holds values that are not finite.")
+    lost = [key for key in constructor_arguments(type(model)) if key not in model.config]
+    if lost:
+        raise ZooError(
+            f"{type(model).__name__} takes {', '.join(lost)}, of which model.config says nothing: "
+            "it could not be built anew. Its constructor must put it there."
+        )
     facts: dict[str, Any] = {}
     if model.pretrained is not None:
         facts["parent"] = model.pretrained["name"]
+        arguments = model.pretrained["model"]["arguments"]
         # A new head may score something else.
-        if model.origin is not None and model.config == model.pretrained["model"]["arguments"]:
+        same = all(model.config[key] == arguments[key] for key in ("out_feats", "head"))
+        if model.origin is not None and same:
             facts["data"] = DataFacts.model_validate(model.pretrained["data"])
     try:
-        return SavedConfig(
+        config = SavedConfig(
             name=name, model=ModelFacts(name=kinds[0], arguments=model.config), **facts
         )
-    except ValueError as error:
-        raise ZooError(f"The model cannot be saved as {name!r}: {error}.") from None
+        config.model_dump_json()
+    except ValidationError as error:
+        raise ZooError(f"The model cannot be saved as {name!r}: {explain(error)}.") from None
+    except PydanticSerializationError as error:
+        raise ZooError(f"The model's arguments are no JSON: {error}.") from None
+    return config
 
 
 def _write(folder: Path, config: SavedConfig, model: DeepGNN) -> None:

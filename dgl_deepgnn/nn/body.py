@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any, Literal, cast
@@ -34,6 +35,7 @@ __all__ = [
     "NORM_LAYERS",
     "RESIDUALS",
     "DeepGNN",
+    "constructor_arguments",
     "create_model",
     "list_models",
     "register_model",
@@ -351,6 +353,29 @@ def _describe(model: nn.Module, context: GraphContext) -> list[Stage]:
 MODELS: Registry[type[DeepGNN]] = Registry("model")
 register_model = MODELS.register
 """Decorate a class to enter it under a name; see :class:`dgl_deepgnn.registry.Registry`."""
+
+
+def constructor_arguments(model: type[DeepGNN]) -> dict[str, Any]:
+    """Arguments that a model is built of, and their types: its own, and those of what it extends.
+
+    Parameters
+    ----------
+    model : type
+        The class.
+
+    Returns
+    -------
+    dict
+        Annotations by name, ``Any`` where there is none.
+    """
+    return {
+        name: Any if parameter.annotation is parameter.empty else parameter.annotation
+        for part in reversed(model.__mro__)
+        if issubclass(part, DeepGNN)
+        for name, parameter in inspect.signature(part, eval_str=True).parameters.items()
+        if name != "conv"
+        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    }
 
 
 def list_models(pattern: str = "*") -> list[str]:

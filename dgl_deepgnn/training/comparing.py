@@ -20,6 +20,8 @@ __all__ = ["ComparedRun", "RunComparison", "compare"]
 
 SAID = ("name", "description", "speedup")
 """Of a recipe: what does not change a training."""
+UNKNOWN = "metric"
+"""Its name, while a run has scored nothing."""
 WIDEST = 40
 """Letters of a cell of the table."""
 
@@ -67,8 +69,9 @@ class RunComparison:
     def table(self) -> str:
         """Both tables, in words."""
         names = _short_names([run.run for run in self.runs])
-        same = len({run.metric for run in self.runs}) == 1
-        metric = self.runs[0].metric if same else "metric"
+        metrics = {run.metric for run in self.runs if run.metric != UNKNOWN} or {UNKNOWN}
+        same = len(metrics) == 1
+        metric = next(iter(metrics)) if same else UNKNOWN
         rows = [["run", f"test {metric}", "to the first", f"val {metric}", "seeds", "epochs", "s"]]
         for name, run in zip(names, self.runs, strict=True):
             rows.append(
@@ -116,7 +119,8 @@ class RunComparison:
         right.set(xlabel="optimizer step", ylabel="validation " + ", ".join(metrics))
         for axes in (left, right):
             axes.grid(alpha=0.3, which="both")
-        left.legend(fontsize="small")
+        if left.lines:
+            left.legend(fontsize="small")
         write_figure(Path(path), figure, dpi=150)
 
 
@@ -213,7 +217,7 @@ def _metric(folder: RunFolder, results: dict[int, dict[str, Any]]) -> str:
             for name in line.get("val", {}):
                 if name != "loss":
                     return name
-    return "metric"
+    return UNKNOWN
 
 
 def _summary(values: list[float]) -> dict[str, Any]:
@@ -286,7 +290,9 @@ def _difference(values: dict[str, Any] | None) -> str:
     if values is None:
         return "-"
     error = values["standard_error"]
-    return f"{values['mean']:+.4f}" + ("" if error is None else f" (se {fixed(error, 4)})")
+    seeds = counted(values["n"], "seed")
+    spread = seeds if error is None else f"se {fixed(error, 4)}, {seeds}"
+    return f"{values['mean']:+.4f} ({spread})"
 
 
 def _cell(value: Any) -> str:

@@ -7,6 +7,7 @@ own. Where they send or keep it is theirs to say: ``WANDB_MODE=offline``, ``MLFL
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import sys
 import warnings
@@ -81,8 +82,9 @@ class _LikeWandb:
         self._module = _module(self.name)
         self._run = self._module.init(
             project=PROJECT,
-            # A seed that is continued is the run that it was.
             name=f"{place.parent.name} seed {seed}",
+            # A seed that is continued is the run that it was.
+            resume="allow",
             group=place.parent.name,
             config=recipe.model_dump(mode="json"),
             **self._options(place),
@@ -106,7 +108,10 @@ class Wandb(_LikeWandb):
     name = "wandb"
 
     def _options(self, place: Path) -> dict[str, Any]:
-        return {"dir": str(place)}
+        # The recipe is written once, when the folder is made.
+        made = (place.parent / "recipe.yaml").stat().st_mtime_ns
+        name = f"{place.resolve()} {made}"
+        return {"dir": str(place), "id": hashlib.sha256(name.encode()).hexdigest()[:16]}
 
 
 class Trackio(_LikeWandb):
@@ -169,6 +174,8 @@ class Loggers:
         The seed.
     place : Path
         Its folder in the run folder.
+    required : bool
+        Whether to stop if one cannot be opened: before any work, not in the middle of it.
 
     Raises
     ------
@@ -176,17 +183,20 @@ class Loggers:
         If one cannot be opened.
     """
 
-    def __init__(self, names: Iterable[str], recipe: Recipe, seed: int, place: Path) -> None:
+    def __init__(
+        self, names: Iterable[str], recipe: Recipe, seed: int, place: Path, required: bool
+    ) -> None:
         self._open: dict[str, Logger] = {}
         for name in names:
             try:
                 with redirect_stdout(sys.stderr):  # the standard output is for results
                     self._open[name] = LOGGERS[name](recipe, seed, place)
             except Exception as error:  # each tool has errors of its own
-                self.close()
-                raise UserError(
-                    f"The logger {name} cannot be opened: {type(error).__name__}: {error}"
-                ) from None
+                problem = f"The logger {name} cannot be opened: {type(error).__name__}: {error}"
+                if required:
+                    self.close()
+                    raise UserError(problem) from None
+                warnings.warn(f"{problem}. It gets nothing of this seed.", stacklevel=3)
 
     def log(self, line: Mapping[str, Any]) -> None:
         """Hand on the line of an epoch."""

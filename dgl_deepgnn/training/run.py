@@ -246,6 +246,7 @@ def _train_seed(
     folder.write_metrics(seed, folder.metrics(seed, trainer.epoch))
     name, _ = main_metric(data.target)
     every = recipe.training.evaluate_every
+    first = seed == recipe.seeds[0] and not trainer.epoch
     patience = recipe.training.patience or trainer.total_epochs
     bar = Progress(
         total=trainer.total_epochs,
@@ -254,7 +255,7 @@ def _train_seed(
         unit="epoch",
         disable=not progress,
     )
-    with bar, closing(Loggers(loggers, recipe, seed, place)) as listening:
+    with bar, closing(Loggers(loggers, recipe, seed, place, first)) as listening:
         # Patience is asked for before an epoch, so that a resumed run stops where it would have.
         while trainer.epoch < trainer.total_epochs and (
             trainer.epoch % every or trainer.epoch - best.facts["epoch"] < patience

@@ -176,6 +176,7 @@ def test_weights_of_one_are_no_weights(level, bidirected):
     [
         (torch.full((40,), -1.0), "an edge weight is -1: graph 0, edge 0; weights of the aggr"),
         (torch.full((40,), float("nan")), "an edge weight is nan"),
+        (torch.zeros(40), "all edge weights of graph 0 are zero"),
         (torch.ones(40, 2), r"edata\['w'\] has shape \(40, 2\); edge weights are one number"),
         (None, "edata has no 'w', the edge weights: it has nothing"),
     ],

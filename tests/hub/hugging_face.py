@@ -10,6 +10,7 @@ import base64
 import hashlib
 import json
 import re
+from collections.abc import Iterable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -28,8 +29,9 @@ class Repo:
         self.private = False
         self.commit("main", {})
 
-    def commit(self, branch: str, changes: dict[str, bytes]) -> str:
+    def commit(self, branch: str, changes: dict[str, bytes], gone: Iterable[str] = ()) -> str:
         files = {**self.commits.get(self.refs.get(branch, ""), {}), **changes}
+        files = {name: content for name, content in files.items() if name not in gone}
         text = repr((len(self.commits), sorted(files.items())))
         sha = hashlib.sha1(text.encode()).hexdigest()
         self.commits[sha] = files
@@ -113,6 +115,16 @@ class _Handler(BaseHTTPRequestHandler):
         if "/resolve/" in self.path:
             return self.do_HEAD()
         path = self._path()
+        tree = re.fullmatch(r"/api/models/([^/]+/[^/]+)/tree/([^/]+)/?", path)
+        if tree and tree[1] in self.server.repos:
+            repo = self.server.repos[tree[1]]
+            files = repo.commits[str(repo.find(tree[2]))]
+            return self._json(
+                [
+                    {"type": "file", "path": name, "size": len(content), "oid": name}
+                    for name, content in files.items()
+                ]
+            )
         found = re.fullmatch(r"/api/models/([^/]+/[^/]+)(/.*)?", path)
         if found and found[1] in self.server.repos:
             repo = self.server.repos[found[1]]
@@ -166,12 +178,13 @@ class _Handler(BaseHTTPRequestHandler):
             for line in lines
             if line["key"] == "file"
         }
+        gone = {line["value"]["path"] for line in lines if line["key"] == "deletedFile"}
         answer = {"success": True, "hookOutput": ""}
         if "create_pr=1" in self.path:
             repo.refs["refs/pr/1"] = repo.refs["main"]
             revision = "refs/pr/1"
             answer["pullRequestUrl"] = f"{self.server.address}/{name}/discussions/1"
-        sha = repo.commit(revision, files)
+        sha = repo.commit(revision, files, gone)
         self._json(
             {**answer, "commitOid": sha, "commitUrl": f"{self.server.address}/{name}/commit/{sha}"}
         )

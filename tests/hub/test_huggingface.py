@@ -94,13 +94,41 @@ def test_what_cannot_be_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     own = Own(in_feats=4, hidden_feats=8, out_feats=3, num_layers=5)
     with pytest.raises(ZooError, match="Own has no registered name"):
         own.save_pretrained(tmp_path / "one")
-    with pytest.raises(ZooError, match="has spaces"):
+    with pytest.raises(ZooError, match="name: the name 'has spaces' is not allowed"):
         save_pretrained(model(), tmp_path / "one", name="has spaces")
     assert not list(tmp_path.iterdir())
     monkeypatch.setattr(MODELS, "_entries", dict(MODELS._entries))
     register_model("own")(Own)
     own.save_pretrained(tmp_path / "one")
     assert type(from_pretrained(str(tmp_path / "one"))) is Own
+
+    class Acting(ResGCN):
+        def __init__(self, *widths: int, act=torch.relu, **body: object) -> None:  # type: ignore[no-untyped-def]
+            super().__init__(*widths, **body)  # type: ignore[arg-type]
+            self.act = act
+
+    register_model("acting")(Acting)
+    made = Acting(4, 8, 3, 5, act=torch.tanh)
+    with pytest.raises(ZooError, match=r"Acting takes act, of which model\.config says nothing"):
+        made.save_pretrained(tmp_path / "two")
+    made.config["act"] = torch.tanh
+    with pytest.raises(ZooError, match="arguments are no JSON"):
+        made.save_pretrained(tmp_path / "two")
+    made.config["act"] = "tanh"
+    made.save_pretrained(tmp_path / "two")
+    assert from_pretrained(str(tmp_path / "two")).act == "tanh"  # type: ignore[attr-defined]
+
+
+def test_a_folder_without_weights(tmp_path: Path) -> None:
+    model().save_pretrained(tmp_path / "one")
+    (tmp_path / "one" / "model.safetensors").unlink()
+    with pytest.raises(ZooError, match=r"model\.safetensors cannot be read"):
+        from_pretrained(str(tmp_path / "one"))
+    (tmp_path / "one" / "model.safetensors").mkdir()
+    with pytest.raises(ZooError, match=r"model\.safetensors"):
+        from_pretrained(str(tmp_path / "one"))
+    with pytest.raises(ZooError, match=r"revision: of repositories of .*is a folder here"):
+        from_pretrained(str(tmp_path / "one"), revision="v1")
 
 
 def test_a_model_from_a_zoo_keeps_how_graphs_are_prepared(published: Path, tmp_path: Path) -> None:
@@ -246,6 +274,50 @@ def test_the_cache_serves_offline(
         from_pretrained("me/other")
 
 
+def test_a_model_pushed_over_a_published_one(hub: Hub, pushed: dict[str, bytes]) -> None:
+    """What was recorded of the old weights is not said of the new ones."""
+    tuned = from_pretrained(REPO)
+    with torch.no_grad():
+        tuned.convs[0].weight.mul_(2)
+    tuned.push_to_hub(REPO, token=TOKEN)
+    repo = hub.repos[REPO]
+    assert set(repo.commits[repo.refs["main"]]) == {
+        "README.md",
+        "config.json",
+        "model.safetensors",
+    }
+    assert same_weights(from_pretrained(REPO), tuned)
+    with pytest.raises(ZooError, match="saved without its run"):
+        evaluate(REPO)
+
+
+@pytest.mark.parametrize("name", list_pretrained())
+def test_every_released_model_keeps_its_data(name: str, tmp_path: Path) -> None:
+    from_pretrained(name).save_pretrained(tmp_path / "it")
+    assert from_pretrained(str(tmp_path / "it")).origin is not None
+
+
+def test_a_listing_of_no_files(hub: Hub, pushed: dict[str, bytes]) -> None:
+    content = json.loads(pushed["entry.json"])
+    content["models"][NAME]["files"] = {}
+    listing = json.dumps(content).encode()
+    hub.put(REPO, {"entry.json": listing})
+    hub.put("me/zoo", {"index.json": listing})
+    for action in (
+        lambda: download(REPO),
+        lambda: from_pretrained(REPO),
+        lambda: download(NAME, "hf://me/zoo"),
+    ):
+        with pytest.raises(ZooError, match="lists no file"):
+            action()
+
+
+def test_a_card_may_be_edited_on_the_hub(hub: Hub, pushed: dict[str, bytes]) -> None:
+    hub.put(REPO, {"README.md": b"My own words."})
+    assert evaluate(REPO)["agrees"]
+    assert {file.name for file in download(REPO).iterdir()} >= pushed.keys() - {"README.md"}
+
+
 # --- a published run ---
 
 
@@ -273,7 +345,7 @@ def test_a_run_is_pushed_as_it_is_published(
     )
     assert evaluate(REPO)["agrees"]
     assert same_weights(from_pretrained(REPO), from_pretrained(NAME, published))
-    assert {file.name for file in download(REPO).iterdir()} == pushed.keys()
+    assert {file.name for file in download(REPO).iterdir()} == pushed.keys() - {"README.md"}
     result = CliRunner().invoke(app, ["evaluate", REPO])
     assert result.exit_code == 0 and "agrees" in result.stdout
 

@@ -44,7 +44,7 @@ def run_in_python(
         (model / file).write_bytes(content)
     commit(model, "a model")
     subprocess.run(["git", "tag", "v1"], cwd=model, check=True)
-    (model / "README.md").write_text("Another card.\n")
+    (model / "metrics.json").write_text("{}\n")
     commit(model, "not what entry.json says")
     zoo = Path(shutil.copytree(published, model.parent / "zoo"))
     commit(zoo, "a zoo")
@@ -93,9 +93,9 @@ def test_models_and_zoos_are_read(run_in_python: Callable[[str], str]) -> None:
     for code, expected in (
         ("print(type(from_pretrained('me/tiny@v1')).__name__)", "ResGCN"),
         ("print(type(from_pretrained('me/tiny', revision='main')).__name__)", "ResGCN"),
-        ("print(hub.evaluate('me/tiny')['agrees'])", "True"),
-        ("print(len(list(hub.download('me/tiny@v1').iterdir())))", "9"),
-        ("hub.download('me/tiny')", "README.md is truncated"),
+        ("print(hub.evaluate('me/tiny@v1')['agrees'])", "True"),
+        ("print(len(list(hub.download('me/tiny@v1').iterdir())))", "8"),
+        ("hub.download('me/tiny')", "metrics.json is truncated"),
         ("print(hub.list_pretrained(zoo='hf://me/zoo'))", f"['{NAME}']"),
         (f"print(hub.evaluate('{NAME}', 'hf://me/zoo')['agrees'])", "True"),
         ("from_pretrained('me/none')", "There is no repository hf://me/none"),

@@ -177,7 +177,7 @@ def test_a_file_of_graphs(
             predict("mine", tmp_path / "odd.bin", tmp_path / "odd.csv", tmp_path / "zoo")
 
 
-@pytest.mark.parametrize("level", ["node", "graph"])
+@pytest.mark.parametrize("level", ["node", "edge", "graph"])
 def test_one_graph_without_nodes(level: str, enter: Any, tmp_path: Path) -> None:
     graphs, labels = graphs_of(level, "floats")
     empty = dgl.graph(([], []))
@@ -185,6 +185,10 @@ def test_one_graph_without_nodes(level: str, enter: Any, tmp_path: Path) -> None
     empty.edata["strength"] = torch.zeros(0)
     if level == "node":
         empty.ndata["label"] = torch.zeros(0, dtype=torch.long)
+    elif level == "edge":  # nodes, but no edges
+        empty = dgl.graph(([], []), num_nodes=3)
+        empty.ndata["feature"], empty.edata["feat"] = torch.zeros(3, 3), torch.zeros(0, 2)
+        empty.edata["label"] = torch.zeros(0, dtype=torch.bool)
     graphs[2] = empty
     dgl.save_graphs(str(tmp_path / "mine.bin"), graphs, labels)
     data = load_data(f"file:{tmp_path / 'mine.bin'}", bidirected=True, features="standardize")

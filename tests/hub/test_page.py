@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from dgl_deepgnn.cli import app
 from dgl_deepgnn.errors import UserError
 from dgl_deepgnn.hub import ZooError, write_pages
+from dgl_deepgnn.hub.page import _shown
 
 NAME = "tiny.karate"
 PACKAGED = Path(__file__).parents[2] / "zoo"
@@ -125,6 +126,67 @@ def test_a_card_cannot_run_or_load_anything(
         assert len(sources) == (0 if path == index else 1)
         assert not [link for link in page.all("a") if "script" in str(link["href"])]
         assert not [a for _, attributes in page.elements for a in attributes if a.startswith("on")]
+
+
+def test_only_what_is_listed_is_shown(
+    zoo: Path, reindex: Callable[..., None], tmp_path: Path
+) -> None:
+    """Of a zoo that was sent, whose card is a link to a file of the reader's."""
+    (tmp_path / "secret").write_text("My secret words.")
+    (zoo / NAME / "README.md").unlink()
+    (zoo / NAME / "README.md").symlink_to(tmp_path / "secret")
+    index = json.loads((zoo / "index.json").read_text())
+    del index["models"][NAME]["files"]["README.md"]
+    (zoo / "index.json").write_text(json.dumps(index))
+    made = write_pages(tmp_path / "site", zoo).parent / "models" / f"{NAME}.html"
+    assert "secret" not in made.read_text() and "There is no card" in made.read_text()
+    del index["models"][NAME]["files"]["config.json"]
+    (zoo / "index.json").write_text(json.dumps(index))
+    with pytest.raises(ZooError, match=r"lists no file config\.json"):
+        write_pages(tmp_path / "other", zoo)
+
+
+def test_a_card_cannot_fill_the_memory(
+    zoo: Path, reindex: Callable[..., None], tmp_path: Path
+) -> None:
+    card = zoo / NAME / "README.md"
+    card.write_text("![](loss.png)\n\n" * 5000)
+    reindex(zoo)
+    made = write_pages(tmp_path / "one", zoo).parent / "models" / f"{NAME}.html"
+    assert made.read_text().count("data:image") == 1
+    card.write_text("![![" * 50_000)
+    reindex(zoo)
+    made = write_pages(tmp_path / "two", zoo).parent / "models" / f"{NAME}.html"
+    assert "it is too long" in made.read_text()
+
+
+def test_numbers_that_are_none_stay_out_of_the_curve(
+    zoo: Path, reindex: Callable[..., None], tmp_path: Path
+) -> None:
+    path = zoo / NAME / "speedup.json"
+    record = json.loads(path.read_text())
+    losses = record["arms"]["stock"]["losses"]
+    losses[0][0], losses[0][1], losses[1][2] = float("nan"), float("inf"), 1.7e308
+    losses[0][2] = 1.7e308
+    path.write_text(json.dumps(record))
+    reindex(zoo)
+    text = (write_pages(tmp_path / "one", zoo).parent / "models" / f"{NAME}.html").read_text()
+    found = re.search(r'id="curve">(.*?)</script>', text)
+    assert found is not None
+
+    def refuse(name: str) -> None:
+        raise AssertionError(name)
+
+    curve = json.loads(found[1], parse_constant=refuse)
+    assert curve["stock"][:3] == [None, None, None] and curve["stock"][3] > 0
+
+
+def test_an_address_is_shown_without_its_password(zoo: Path) -> None:
+    for place, shown in (
+        ("https://me:secret@host:80/zoo", "https://host:80/zoo"),
+        ("hf://user/repo@v1", "hf://user/repo@v1"),
+    ):
+        assert _shown(place) == shown
 
 
 def test_what_cannot_be_written(zoo: Path, tmp_path: Path) -> None:

@@ -112,6 +112,41 @@ def test_one_that_fails_does_not_stop_the_training(tools: dict[str, Tool], tmp_p
         trained(tmp_path / "other", "wandb")
 
 
+def test_one_that_does_not_open_later(tools: dict[str, Tool], tmp_path: Path) -> None:
+    """Behind the first seed it is left out, like one that fails."""
+    opened = tools["wandb"].init
+
+    def once(**options: Any) -> Tool:
+        if options["name"] != "run seed 0":
+            tools["wandb"].broken = "open"
+        return opened(**options)
+
+    tools["wandb"].init = once  # type: ignore[method-assign]
+    with pytest.warns(UserWarning, match=r"cannot be opened: .*It gets nothing of this seed"):
+        folder = trained(tmp_path, "wandb")
+    assert folder.read("summary.json")
+    assert len(tools["wandb"].told) == 1 + 4 + 1
+
+
+def test_a_continued_seed_is_the_run_that_it_was(tools: dict[str, Tool], tmp_path: Path) -> None:
+    seen: list[tuple[Any, ...]] = []
+    opened = tools["wandb"].init
+
+    def remember(**options: Any) -> Tool:
+        seen.append((options["id"], options["resume"]))
+        return opened(**options)
+
+    tools["wandb"].init = remember  # type: ignore[method-assign]
+    folder = trained(tmp_path, "wandb")
+    for seed in (0, 1):
+        (folder.path / f"seed-{seed}" / "result.json").unlink()
+    recipe = Recipe.model_validate(RECIPE)
+    train(recipe, folder.path, resume=True, loggers=["wandb"], progress=False)
+    assert seen[:2] == seen[2:] and seen[0] != seen[1] and seen[0][1] == "allow"
+    trained(tmp_path / "other", "wandb")
+    assert not set(seen[:2]) & set(seen[4:])
+
+
 def test_one_that_does_not_open(tools: dict[str, Tool], tmp_path: Path) -> None:
     tools["wandb"].broken = "open"
     with pytest.raises(UserError, match=r"wandb cannot be opened: ConnectionError: no network"):

@@ -40,18 +40,20 @@ if (table) {
   });
 }
 const curve = document.getElementById("curve");
-if (curve) {
-  const arms = JSON.parse(curve.textContent);
+const arms = curve ? JSON.parse(curve.textContent) : {};
+const values = Object.values(arms).flat().filter((loss) => loss > 0);
+if (values.length) {
   const svg = document.querySelector("svg.curve");
   const legend = document.querySelector(".legend");
   const colors = ["#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f"];
   const box = { left: 85, right: 700, top: 14, bottom: 265 };
-  const values = Object.values(arms).flat().filter((loss) => loss > 0);
+  const least = (some) => some.reduce((one, other) => Math.min(one, other));
+  const most = (some) => some.reduce((one, other) => Math.max(one, other));
   // An arm that explodes leaves at the top, so that the others are seen.
   const first = Object.values(arms).map((losses) => losses[0]).filter((loss) => loss > 0);
-  const ceiling = Math.min(Math.max(...values), 10 * Math.min(...first));
-  const low = Math.log10(Math.min(...values)), high = Math.log10(ceiling);
-  const steps = Math.max(...Object.values(arms).map((losses) => losses.length));
+  const ceiling = Math.min(most(values), 10 * (first.length ? least(first) : most(values)));
+  const low = Math.log10(Math.min(least(values), ceiling)), high = Math.log10(ceiling);
+  const steps = most(Object.values(arms).map((losses) => losses.length));
   const x = (index) => box.left + (box.right - box.left) * (steps > 1 ? index / (steps - 1) : 0.5);
   const y = (loss) => box.bottom - (box.bottom - box.top) * (high > low ? Math.min(1, (Math.log10(loss) - low) / (high - low)) : 0.5);
   const draw = (kind, attributes, text) => {
