@@ -16,7 +16,7 @@ import torch
 import yaml
 
 import dgl_deepgnn
-from dgl_deepgnn import __main__
+from dgl_deepgnn import ResGCN, __main__, diagnose, load_data
 from dgl_deepgnn.cli import commands as cli
 from dgl_deepgnn.recipe import json_schema, list_recipes, load_recipe
 from dgl_deepgnn.training import RunFolder
@@ -99,6 +99,29 @@ def test_everyday_keys_are_overrides(command: Any, small: Path, tmp_path: Path) 
     ):
         refused = command("train", *([] if "--resume" in wrong else [small]), *wrong)
         assert refused.code == 2 and problem in refused.err
+
+
+def test_diagnose_expects_what_weights_do(command: Any, tmp_path: Path) -> None:
+    """The theory beside the measurement is that of the weighted graph."""
+    graph = dgl.rand_graph(60, 600)
+    graph.ndata["feat"], graph.ndata["label"] = torch.randn(60, 8), torch.arange(60) % 2
+    graph.edata["w"] = torch.rand(600) ** 4
+    dgl.save_graphs(str(tmp_path / "g.bin"), [graph])
+    found = {}
+    for options in ({}, {"edge_weight": "w"}):
+        content = {**SMALL, "data": {"name": f"file:{tmp_path / 'g.bin'}", "options": options}}
+        content["model"] = {"num_layers": 6, "hidden_feats": 64, "residual": None, "t": 1.0}
+        (tmp_path / "it.yaml").write_text(yaml.safe_dump(content))
+        result = json.loads(command("diagnose", tmp_path / "it.yaml", "--json").out)
+        found[bool(options)] = result
+    data = load_data(f"file:{tmp_path / 'g.bin'}", edge_weight="w")
+    (ready,) = data.graphs
+    model = ResGCN(8, 64, 2, 6, t=1.0, residual=None)
+    expected = diagnose(model, ready, ready.ndata["feat"], edge_weight=ready.edata["weight"])
+    theory = json.loads(json.dumps(expected.to_dict()))["theory"]
+    assert found[True]["theory"]["dirichlet"] == pytest.approx(theory["dirichlet"], rel=1e-5)
+    plain, weighted = (found[key]["theory"]["dirichlet"][1] for key in (False, True))
+    assert abs(weighted - plain) > 0.02 * plain
 
 
 def test_the_shell_completes() -> None:

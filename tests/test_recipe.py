@@ -13,9 +13,13 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
+from dgl_deepgnn import ResGCN
+from dgl_deepgnn.nn import MODELS
 from dgl_deepgnn.recipe import (
     SCHEMA_COMMENT,
+    ModelSection,
     Recipe,
     RecipeError,
     json_schema,
@@ -558,3 +562,16 @@ def test_another_network_is_reported_under_another_name(tmp_path: Path) -> None:
     (tmp_path / "half.yaml").write_text("data: {name: karate}\nmodel: {}\n")
     both = load_recipe(tmp_path / "half.yaml", ["training.epochs=3", "model.hidden_feats=8"])
     assert both.title == "half, changed: model.hidden_feats=8"
+
+
+def test_options_of_a_model_that_extends_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Extended(ResGCN):
+        def __init__(self, *widths: int, gain: float = 1.0, **body: Any) -> None:
+            super().__init__(*widths, **body)
+
+    monkeypatch.setattr(MODELS, "_entries", {**MODELS._entries, "extended": Extended})
+    options = {"gain": "2", "norm": "right"}  # its own, and those of what it extends
+    made = ModelSection.model_validate({"name": "extended", "options": options})
+    assert made.options == {"gain": 2.0, "norm": "right"}
+    with pytest.raises(ValidationError, match="Did you mean 'gain'"):
+        ModelSection.model_validate({"name": "extended", "options": {"gian": 2}})
