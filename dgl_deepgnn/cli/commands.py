@@ -22,7 +22,7 @@ from dgl_deepgnn.speedup import measure_speedup
 from dgl_deepgnn.speedup.report import describe_speedup
 from dgl_deepgnn.training import RunFolder, build_model, train
 from dgl_deepgnn.training.comparing import compare
-from dgl_deepgnn.training.processes import is_first, launched
+from dgl_deepgnn.training.processes import at_once, is_first, launched
 from dgl_deepgnn.training.run import load_task
 from dgl_deepgnn.wording import counted, printable
 
@@ -70,6 +70,11 @@ def main_options(
 
 def run() -> None:
     """Run the command line; wrong input ends in one paragraph and exit code 2."""
+    with at_once():
+        _run()
+
+
+def _run() -> None:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = print_warning

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from dgl_deepgnn.errors import UserError
 
-__all__ = ["ONE", "Processes", "is_first", "join", "launched"]
+__all__ = ["ONE", "Processes", "at_once", "is_first", "join", "launched"]
 
 PATIENCE = timedelta(hours=12)
 """How long one waits for the others: the first evaluates and writes while they do. A process that
@@ -114,6 +115,27 @@ def join() -> Iterator[Processes]:
     finally:
         if made:
             dist.destroy_process_group()
+
+
+@contextmanager
+def at_once() -> Iterator[None]:
+    """End a process that ``torchrun`` has started where the block ends, without a farewell.
+
+    DistributedDataParallel keeps gloo's threads after its group is destroyed and nothing of it is
+    left in Python. One that lets go of a tensor while the interpreter ends aborts the process
+    ("terminate called without an active exception"), whose work is done.
+    """
+    code: Any = 0
+    try:
+        yield
+    except SystemExit as end:
+        if launched() == 1:
+            raise
+        code = end.code
+    if launched() > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code if isinstance(code, int) else int(code is not None))
 
 
 @contextmanager
