@@ -68,7 +68,7 @@ test-browser: .venv/installed
 # Loggers that are not installed by default, each offline; they bring many packages.
 test-loggers:
 	$(PYTHON) -m venv build/loggers
-	build/loggers/bin/pip install --quiet -e '.[test,wandb,mlflow,trackio]'
+	build/loggers/bin/pip install --quiet -c constraints.txt -e '.[test,wandb,mlflow,trackio]'
 	build/loggers/bin/python -m pytest tests/training/test_loggers.py
 
 # The documentation as a site, build/site; a warning is an error.

@@ -34,7 +34,7 @@ from dgl_deepgnn.registry import did_you_mean, load_plugins
 from dgl_deepgnn.strict_yaml import StrictYAMLError, read_yaml
 from dgl_deepgnn.wording import quoted
 
-__all__ = ["Recipe", "RecipeError", "json_schema", "list_recipes", "load_recipe"]
+__all__ = ["Recipe", "RecipeError", "dotted", "json_schema", "list_recipes", "load_recipe"]
 
 MAX_BYTES = 100_000
 """Of a recipe's file."""
@@ -517,7 +517,7 @@ def _changed(before: dict[str, Any], recipe: Recipe) -> list[str]:
         base = Recipe.model_validate({**before, "training": recipe.training.model_dump()})
     except ValidationError:  # it became a recipe only by what was set
         return recipe.changed
-    old, new = (_flat("model", some.model.model_dump(mode="json")) for some in (base, recipe))
+    old, new = (dotted(some.model.model_dump(mode="json"), "model.") for some in (base, recipe))
     changed = {entry.partition("=")[0]: entry for entry in base.changed}
     for key in sorted({*old, *new}):
         if old.get(key) != new.get(key):
@@ -526,12 +526,18 @@ def _changed(before: dict[str, Any], recipe: Recipe) -> list[str]:
     return list(changed.values())
 
 
-def _flat(prefix: str, content: dict[str, Any]) -> dict[str, Any]:
-    """Values by dotted key."""
+def dotted(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Values by dotted key, as ``--set`` names them.
+
+    Examples
+    --------
+    >>> dotted({"model": {"t": 1.0, "options": {}}, "seeds": [0]})
+    {'model.t': 1.0, 'seeds': [0]}
+    """
     values: dict[str, Any] = {}
     for key, value in content.items():
-        name = f"{prefix}.{key}"
-        values |= _flat(name, value) if isinstance(value, dict) else {name: value}
+        name = f"{prefix}{key}"
+        values |= dotted(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
     return values
 
 

@@ -53,8 +53,8 @@ OTHERS = """\
 Other questions have tables and commands of their own:
 
 - [hooks.md](hooks.md): what `critical_` makes of models as DGL's users write them, before training
-  and in it (`python -m benchmarks.hooks`, two hours of a core; `--steps 0`, without training,
-  ten minutes; `--workers 2` for two cores), and of every convolution of DGL's, in
+  and in it (`python -m benchmarks.hooks`; training takes hours, `--steps 0` leaves it out;
+  `--workers 2` for two cores), and of every convolution of DGL's, in
   [docs/hooks.md](../docs/hooks.md) (`python -m benchmarks.hooks.table`);
 - [one_line_fix.md](one_line_fix.md): one stack of DGL's layers trained before and after `critical_`
   (`python benchmarks/one_line_fix.py`);

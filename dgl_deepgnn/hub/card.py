@@ -12,6 +12,9 @@ from dgl_deepgnn.wording import counted, fixed
 
 __all__ = ["model_card"]
 
+ENTRY_INDEX = "`entry.json`"
+"""Which, in a repository of one model, leaves out the card: it may be edited there."""
+
 
 def model_card(
     config: Config,
@@ -41,7 +44,7 @@ def model_card(
         _early_training(speedups),
         _use(config, repository or config.name),
         _limits(config, metrics),
-        _provenance(config, "`entry.json`" if repository else "`index.json` of the zoo"),
+        _provenance(config, ENTRY_INDEX if repository else "`index.json` of the zoo"),
     ]
     return "\n\n".join(sections) + "\n"
 
@@ -187,7 +190,7 @@ def _provenance(config: Config, index: str) -> str:
         f"## Provenance\n\n{_table(['', ''], list(facts.items()))}\n\n"
         f"Cite as: {config.citation}.\n\n"
         f"The recipe, with every default, is in `config.json`; {index} has the SHA-256 "
-        "of every file."
+        f"of every {'other ' if index == ENTRY_INDEX else ''}file."
     )
 
 

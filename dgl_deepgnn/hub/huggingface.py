@@ -6,7 +6,6 @@ a whole zoo, as a folder does. The files are kept in the Hub's own cache.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -28,6 +27,7 @@ from dgl_deepgnn.hub.index import (
     Index,
     check_file,
 )
+from dgl_deepgnn.hub.transfer import is_offline
 
 __all__ = ["ENTRY", "SCHEME", "HubZoo", "Repository", "upload"]
 
@@ -96,7 +96,7 @@ class Repository:
 
     @property
     def _offline(self) -> bool:
-        return self.local_files_only or os.environ.get("DGL_DEEPGNN_OFFLINE", "") not in ("", "0")
+        return self.local_files_only or is_offline()
 
     @property
     def location(self) -> str:
@@ -114,9 +114,8 @@ class Repository:
             If the repository, revision or a file is not there or cannot be had, or a file is not
             what ``entry.json`` says.
         """
-        path = self.file(
-            CONFIG, MAX_JSON
-        )  # first, since it is there in every repository of a model
+        # First, since it is there in every repository of a model.
+        path = self.file(CONFIG, MAX_JSON)
         entry = self._entry()
         if entry is not None:
             return self.fetch_listed(entry, wanted or entry.files)

@@ -22,7 +22,7 @@ from dgl_deepgnn.files import read_limited, write_bytes, write_text
 from dgl_deepgnn.hub.errors import ZooError
 from dgl_deepgnn.hub.huggingface import SCHEME, HubZoo
 from dgl_deepgnn.hub.index import INDEX, MAX_INDEX, Entry, FileFacts, Index, check_file
-from dgl_deepgnn.hub.transfer import CheckedDownload, explained
+from dgl_deepgnn.hub.transfer import CheckedDownload, explained, is_offline
 
 __all__ = ["FolderZoo", "RemoteZoo", "Zoo", "open_zoo"]
 
@@ -146,7 +146,7 @@ class RemoteZoo:
         self.location, self._retries = address.rstrip("/"), retries
         cache = Path(os.environ.get("DGL_DEEPGNN_CACHE") or pooch.os_cache("dgl_deepgnn"))
         self.cache = cache / hashlib.sha256(self.location.encode()).hexdigest()[:16]
-        self._offline = os.environ.get("DGL_DEEPGNN_OFFLINE", "") not in ("", "0")
+        self._offline = is_offline()
         self._timeout = _timeout()
         self._index: Index | None = None
 

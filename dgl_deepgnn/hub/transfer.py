@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -15,12 +16,17 @@ import requests
 
 from dgl_deepgnn.hub.errors import ZooError
 
-__all__ = ["SLOWEST", "CheckedDownload", "explained"]
+__all__ = ["SLOWEST", "CheckedDownload", "explained", "is_offline"]
 
 SLOWEST = 10_000
 """Bytes a second, on average."""
 LONGEST = 200
 """Letters of an address that a message quotes."""
+
+
+def is_offline() -> bool:
+    """Whether ``DGL_DEEPGNN_OFFLINE`` says to use nothing but the cache."""
+    return os.environ.get("DGL_DEEPGNN_OFFLINE", "") not in ("", "0")
 
 
 class _RefusedError(Exception):

@@ -12,6 +12,7 @@ import numpy as np
 
 from dgl_deepgnn.errors import UserError
 from dgl_deepgnn.files import write_figure
+from dgl_deepgnn.recipe import dotted
 from dgl_deepgnn.training.folder import RunFolder, Summary
 from dgl_deepgnn.training.run import summarize
 from dgl_deepgnn.wording import counted, fixed, plotted
@@ -245,8 +246,7 @@ def _differences(folders: list[RunFolder]) -> dict[str, list[Any]]:
     """By dotted key, values of all runs, where they are not all the same."""
     contents = []
     for folder in folders:
-        recipe = folder.recipe.model_dump(mode="json", exclude=set(SAID))
-        flat = dict(_flat(recipe))
+        flat = dotted(folder.recipe.model_dump(mode="json", exclude=set(SAID)))
         facts = folder.facts
         flat["data"] = facts["fingerprint"][:12]
         flat |= {f"versions.{name}": version for name, version in facts["versions"].items()}
@@ -256,16 +256,6 @@ def _differences(folders: list[RunFolder]) -> dict[str, list[Any]]:
     keys = list(dict.fromkeys(key for flat in contents for key in flat))
     values = {key: [flat.get(key) for flat in contents] for key in keys}
     return {key: some for key, some in values.items() if any(one != some[0] for one in some)}
-
-
-def _flat(content: Any, key: str = "") -> list[tuple[str, Any]]:
-    if isinstance(content, dict):
-        return [
-            pair
-            for name, value in content.items()
-            for pair in _flat(value, f"{key}.{name}" if key else name)
-        ]
-    return [(key, content)]
 
 
 def _short_names(paths: list[str]) -> list[str]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from dgl_deepgnn.errors import UserError
-from dgl_deepgnn.recipe import Recipe
+from dgl_deepgnn.recipe import Recipe, dotted
 from dgl_deepgnn.registry import did_you_mean
 
 __all__ = ["LOGGERS", "Logger", "Loggers", "check_loggers"]
@@ -83,8 +83,6 @@ class _LikeWandb:
         self._run = self._module.init(
             project=PROJECT,
             name=f"{place.parent.name} seed {seed}",
-            # A seed that is continued is the run that it was.
-            resume="allow",
             group=place.parent.name,
             config=recipe.model_dump(mode="json"),
             **self._options(place),
@@ -108,10 +106,11 @@ class Wandb(_LikeWandb):
     name = "wandb"
 
     def _options(self, place: Path) -> dict[str, Any]:
-        # The recipe is written once, when the folder is made.
+        # A seed that is continued is the run that it was, of this folder: the recipe is written
+        # once, when the folder is made.
         made = (place.parent / "recipe.yaml").stat().st_mtime_ns
         name = f"{place.resolve()} {made}"
-        return {"dir": str(place), "id": hashlib.sha256(name.encode()).hexdigest()[:16]}
+        return {"dir": str(place), "resume": "allow", "id": _digest(name)}
 
 
 class Trackio(_LikeWandb):
@@ -128,7 +127,7 @@ class MLflow:
         self._mlflow.set_experiment(PROJECT)
         name = f"{place.parent.name} seed {seed}"
         self._mlflow.start_run(run_name=name)
-        self._mlflow.log_params(_flat(recipe.model_dump(mode="json")))
+        self._mlflow.log_params(dotted(recipe.model_dump(mode="json")))
 
     def log(self, line: Mapping[str, Any]) -> None:
         """Log the end of an epoch, at its step."""
@@ -221,6 +220,10 @@ class Loggers:
                 )
 
 
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
 def _module(name: str) -> Any:
     module = "torch.utils.tensorboard" if name == "tensorboard" else name
     try:
@@ -229,12 +232,3 @@ def _module(name: str) -> Any:
         raise UserError(
             f"The logger {name} needs a package: pip install 'dgl-deepgnn[{name}]'."
         ) from None
-
-
-def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested dicts as one, keys joined by dots."""
-    found: dict[str, Any] = {}
-    for key, value in content.items():
-        name = f"{prefix}{key}"
-        found |= _flat(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
-    return found

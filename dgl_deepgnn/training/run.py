@@ -247,6 +247,7 @@ def _train_seed(
     name, _ = main_metric(data.target)
     every = recipe.training.evaluate_every
     first = seed == recipe.seeds[0] and not trainer.epoch
+    hidden = ("test",) if folder.facts.get("blind") else ()
     patience = recipe.training.patience or trainer.total_epochs
     bar = Progress(
         total=trainer.total_epochs,
@@ -277,7 +278,6 @@ def _train_seed(
             line = _metrics_line(trainer, steps, metrics)
             folder.append_metrics(seed, line)
             _save_checkpoint(folder, checkpoint, trainer, best, seconds)
-            hidden = ("test",) if folder.facts.get("blind") else ()
             listening.log({key: value for key, value in line.items() if key not in hidden})
             bar.update()
     processes.share(False)
