@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from dgl_deepgnn.errors import DGLError
 from dgl_deepgnn.init.running import Forward, tensors_of, undisturbed
 
-__all__ = ["find_branches", "start_outputs_at_zero"]
+__all__ = ["find_branches", "is_made_of", "start_outputs_at_zero", "sums"]
 
 
 def find_branches(module: nn.Module, forward: Forward, *others: object) -> list[nn.Module]:
@@ -53,7 +53,7 @@ def find_branches(module: nn.Module, forward: Forward, *others: object) -> list[
     holds = {part: {id(p) for p in part.parameters() if p.dim() > 1} for part in order}
     known = {id(p) for p in module.parameters()}
     found: dict[nn.Module, None] = {}
-    for a, b in _sums(roots):
+    for _, (a, b) in sums(roots):
         weights, nodes = _between(a, b) or _between(b, a) or (set(), set())
         weights &= known
         inside = [
@@ -67,17 +67,22 @@ def find_branches(module: nn.Module, forward: Forward, *others: object) -> list[
     return sorted(found, key=lambda part: order[part])
 
 
-def _sums(roots: list[Any]) -> Iterator[tuple[Any, Any]]:
-    """Nodes of both terms of every sum that the results were computed by."""
+def sums(roots: list[Any]) -> Iterator[tuple[Any, tuple[Any, Any]]]:
+    """Nodes of every sum that the results were computed by, and of its two terms."""
     seen, todo = set(roots), list(roots)
     while todo:
         node = todo.pop()
         parts = [part for part, _ in node.next_functions if part is not None]
         if type(node).__name__ == "AddBackward0" and len(parts) == 2:
-            yield parts[0], parts[1]
+            yield node, (parts[0], parts[1])
         new = [part for part in parts if part not in seen]
         seen.update(new)
         todo += new
+
+
+def is_made_of(end: Any, start: Any) -> bool:
+    """Whether there is a way from one node of autograd's graph to a later one."""
+    return end is not start and _between(end, start) is not None
 
 
 def _between(end: Any, start: Any) -> tuple[set[int], set[Any]] | None:

@@ -110,9 +110,10 @@ def find_levels(
                 behind = trace.before.get(key, [])
             handed_on = [_level(b).handed_on for b in behind]
             mean = sum(handed_on) / len(handed_on) if handed_on else 1.0
-            gain[key] = (level.mean_square - level.bias_variance) / mean
+            share = 1.0 if trace is None else trace.shares.get(key, 1.0)
+            gain[key] = share * (level.mean_square - level.bias_variance) / mean
             if linear.bias is not None and need > 0:
-                bias_variance[key] = need / len(holders)
+                bias_variance[key] = share * need / len(holders)
     met = {} if trace is None else trace.behind
     unknown = {
         names[weight]: next(b.unknown for b in behind if b.unknown)

@@ -19,7 +19,7 @@ from dgl_deepgnn.init.products import Products, Scaled
 from dgl_deepgnn.init.reused import GivenUp
 from dgl_deepgnn.init.running import Forward, first_tensor, mean_square, undisturbed
 from dgl_deepgnn.init.statistics import on_other_features, set_statistics, tracking
-from dgl_deepgnn.init.tracing import trace
+from dgl_deepgnn.init.tracing import Trace, trace
 
 __all__ = ["OF_BATCH_NORM", "measure"]
 
@@ -110,7 +110,7 @@ def measure(
                     "that nothing could be measured: feat must be finite and not all zero, and "
                     "forward must call the model."
                 )
-            if not mode.ask_again(lambda: _gates(module, forward, arguments)):
+            if not mode.ask_again(lambda: _traced(module, forward, arguments)):
                 break
         for left in reversed(range(_RUNS)):
             if not mode.reused.choose(last=left == 0):
@@ -137,8 +137,8 @@ def measure(
     _report(module, square, run, norms)
 
 
-def _gates(module: nn.Module, forward: Forward, arguments: tuple[object, ...]) -> set[int]:
-    """Identities of the weights whose products only enter the sigmoids of gates."""
+def _traced(module: nn.Module, forward: Forward, arguments: tuple[object, ...]) -> Trace:
+    """What stands between the weights of the model in training mode."""
 
     def enter(part: nn.Module, args: Any, kwargs: Any) -> Any:
         return _followed(args), _followed(kwargs)
@@ -147,15 +147,10 @@ def _gates(module: nn.Module, forward: Forward, arguments: tuple[object, ...]) -
     handles = [part.register_forward_pre_hook(enter, with_kwargs=True) for part in parts]
     try:
         with undisturbed(module, forward, arguments, training=True):
-            behind = trace(module, lambda feat: forward(module), torch.ones(1)).behind
+            return trace(module, lambda feat: forward(module), torch.ones(1))
     finally:
         for handle in handles:
             handle.remove()
-    return {
-        weight
-        for weight, places in behind.items()
-        if all(place.gate and place.activation is not None for place in places)
-    }
 
 
 def _followed(value: Any) -> Any:

@@ -17,7 +17,7 @@ from dgl_deepgnn.init.hooks import Stage, is_dgl_convolution
 from dgl_deepgnn.init.memory import Weights, multiply, whole
 from dgl_deepgnn.init.reused import Reused
 from dgl_deepgnn.init.running import first_tensor, mean_square
-from dgl_deepgnn.init.tracing import is_own_activation
+from dgl_deepgnn.init.tracing import Behind, Trace, is_own_activation
 
 __all__ = ["Products", "Scaled"]
 
@@ -40,6 +40,8 @@ _PLAIN = {_aten.addmm: _aten.mm, _aten.addmm_: _aten.mm, _aten.addmv: _aten.mv}
 _PLAIN |= {_aten.baddbmm: _aten.bmm, _aten.baddbmm_: _aten.bmm}
 _HOMOGENEOUS = {_aten.relu, _aten.relu_, _aten.leaky_relu, _aten.leaky_relu_, _aten._prelu_kernel}
 _HOMOGENEOUS |= {_aten.rrelu_with_noise, _aten.rrelu_with_noise_}
+_NORMS = {_aten.native_layer_norm, _aten.native_batch_norm, _aten.native_group_norm}
+_NORMS |= {_aten.cudnn_batch_norm, _aten.rsqrt}  # RMSNorm
 _SIGMOIDS = {_aten.sigmoid, _aten.sigmoid_}
 _SMOOTH = {
     packet: getattr(_aten, name)
@@ -80,6 +82,7 @@ class Products(TorchDispatchMode):
         cells = [part for part in module.modules() if isinstance(part, nn.RNNCellBase)]
         self.cells = {id(p) for cell in cells for p in cell.parameters()}
         self.points: dict[tuple[object, ...], CriticalPoint] = {}
+        self.small: dict[tuple[object, ...], float] = {}  # ends of branches
         self.reused = Reused()
         self.forget()
 
@@ -90,20 +93,24 @@ class Products(TorchDispatchMode):
         self.done: set[tuple[object, ...]] = set()
         self.pending: list[tuple[object, ...]] = []
         self.seen: dict[tuple[object, ...], Activation] = {}
-        self.sigmoid = False
+        self.sigmoid = self.normed = False
 
-    def ask_again(self, gates: Callable[[], set[int]]) -> bool:
-        """Whether activations asked for another mean square than their weights were scaled to.
+    def ask_again(self, look: Callable[[], Trace]) -> bool:
+        """Whether the model asks for another mean square than the weights were scaled to.
 
-        `gates` finds the weights in front of gates, if there are sigmoids at all.
+        `look` traces the model, if there are sigmoids, which may be gates, or normalizations, in
+        front of which residual branches may be added.
         """
         points = {key: _critical_point(activation) for key, activation in self.seen.items()}
-        in_gates = gates() - self.cells if self.sigmoid else set()
+        trace = look() if self.sigmoid or self.normed else Trace({}, {}, {})
         for scaled in self.scaled:
-            if id(self.weights.parameter(scaled.handles[0])) in in_gates:
+            weight = id(self.weights.parameter(scaled.handles[0]))
+            if weight not in self.cells and _only_gates(trace.behind.get(weight, [])):
                 points[scaled.key] = _GATE
+            if weight in trace.shares:
+                self.small[scaled.key] = trace.shares[weight]
         self.points = {key: point for key, point in points.items() if point.mean_square is not None}
-        return bool(self.points)
+        return bool(self.points or self.small)
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -117,6 +124,8 @@ class Products(TorchDispatchMode):
             self.activate(None)
         elif packet in _SIGMOIDS:
             self.sigmoid = True
+        elif packet in _NORMS:
+            self.normed = True
         if packet in _PRODUCTS:
             out = self._product(func, packet, args, kwargs)
         else:
@@ -143,17 +152,16 @@ class Products(TorchDispatchMode):
             return out
         if weight is not None:  # others are composed of weights: they keep the draw that they have
             self._draw(weight, _fan_in(packet, position, operand))
-        point = self.points.get(key, _ANY)
         if id(weight) in self.bias:  # one that the layer adds later
-            self._draw_bias(self.bias[id(weight)], point)
-        addend, product = self._without_addend(func, packet, args, kwargs, point)
+            self._draw_bias(self.bias[id(weight)], self._bias_variance(key))
+        addend, product = self._without_addend(func, packet, args, kwargs, key)
         square = mean_square(product)
         if not math.isfinite(square):
             raise DGLError(
                 f"What the weight {self.weights.name(operand)!r} is multiplied with is not "
                 "finite: pass features (and edge weights) without nan or inf."
             )
-        target = _level(point) - point.bias_variance
+        target = self._level(key) - self._bias_variance(key)
         target *= self.share.get(id(weight), 1.0) * self.reused.start(key)
         if square == 0 or target == 0:  # a branch that starts at zero, or a state that does
             return func(*args, **kwargs)
@@ -171,7 +179,12 @@ class Products(TorchDispatchMode):
         return func(*args, **kwargs)
 
     def _without_addend(
-        self, func: Any, packet: Any, args: tuple[Any, ...], kwargs: Any, point: CriticalPoint
+        self,
+        func: Any,
+        packet: Any,
+        args: tuple[Any, ...],
+        kwargs: Any,
+        key: tuple[object, ...],
     ) -> tuple[Tensor | None, Tensor]:
         """Addend and product, each by itself; an addend that is a bias is drawn."""
         if packet in _PLAIN:
@@ -183,7 +196,7 @@ class Products(TorchDispatchMode):
         else:
             return None, func(*args, **kwargs)
         if addend is not None and addend.dim() == 1 and self.weights.parameter(addend) is not None:
-            self._draw_bias(addend, point)
+            self._draw_bias(addend, self._bias_variance(key))
         return addend, product
 
     def _draw(self, weight: nn.Parameter, fan_in: int) -> None:
@@ -193,9 +206,17 @@ class Products(TorchDispatchMode):
             entries = torch.randn(weight.shape, generator=self.generator)
             weight.detach().copy_(entries / math.sqrt(fan_in))
 
-    def _draw_bias(self, bias: Tensor, point: CriticalPoint) -> None:
+    def _draw_bias(self, bias: Tensor, variance: float) -> None:
         entries = torch.randn(bias.shape, generator=self.generator)
-        bias.detach().copy_(math.sqrt(point.bias_variance) * entries)
+        bias.detach().copy_(math.sqrt(variance) * entries)
+
+    def _level(self, key: tuple[object, ...]) -> float:
+        """Mean square that a product and its bias are to have in front of an activation."""
+        square = self.points.get(key, _ANY).mean_square
+        return (1.0 if square is None else square or _SMALL) * self.small.get(key, 1.0)
+
+    def _bias_variance(self, key: tuple[object, ...]) -> float:
+        return self.points.get(key, _ANY).bias_variance * self.small.get(key, 1.0)
 
     # --- activations ----------------------------------------------------------------------------
 
@@ -243,7 +264,7 @@ class Products(TorchDispatchMode):
             if before is not None:
                 square = before
             key = scaled_inside()[-1].key
-            return square / (_level(self.points.get(key, _ANY)) * self.reused.start(key))
+            return square / (self._level(key) * self.reused.start(key))
 
         def leave(module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
             inside = scaled_inside()
@@ -280,9 +301,9 @@ def _critical_point(activation: Activation) -> CriticalPoint:
         return _ANY  # it has none, such as a gate: any mean square of order one will do
 
 
-def _level(point: CriticalPoint) -> float:
-    """Mean square in front of an activation."""
-    return 1.0 if point.mean_square is None else point.mean_square or _SMALL
+def _only_gates(places: list[Behind]) -> bool:
+    """Whether products only enter the sigmoids of gates."""
+    return bool(places) and all(p.gate and p.activation is not None for p in places)
 
 
 def _fan_in(packet: Any, position: int, operand: Tensor) -> int:

@@ -80,10 +80,12 @@ def critical_(
     whatever happens in between is seen:
     hand-written sums over neighbours, attention, gates, dropout, normalization, residual
     additions. Of those each term has mean square one, so that the sum grows like the number of
-    terms (of terms of one sign: its square), never exponentially in it. Batch normalization
-    gets the running statistics of the features. A warning says where the output in evaluation mode
-    is far from that in training mode (much dropout, batch normalization on other features), or
-    features twice as large explode.
+    terms (of terms of one sign: its square), never exponentially in it. In either way a residual
+    branch whose sum is normalized, ``norm(h + f(h))``, starts at mean square one over the number
+    of such branches: of terms of one size little would be left behind many of them. Batch
+    normalization gets the running statistics of the features. A warning says where the output in
+    evaluation mode is far from that in training mode (much dropout, batch normalization on other
+    features), or features twice as large explode.
 
     Parameters
     ----------

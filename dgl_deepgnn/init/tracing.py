@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from dgl_deepgnn.errors import DGLError
 from dgl_deepgnn.init.activation import Activation, critical_point
+from dgl_deepgnn.init.post_norm import is_norm, shares_of_branches
 from dgl_deepgnn.init.running import tensors_of
 
 __all__ = ["Behind", "Trace", "is_own_activation", "trace"]
@@ -26,7 +27,6 @@ _aten = torch.ops.aten
 _PRODUCTS = {f"{name}Backward0" for name in ("Mm", "Addmm", "Bmm", "Baddbmm", "Mv", "Addmv")}
 _PRODUCTS |= {"LinearBackward0", "ConvolutionBackward0", "TrilinearBackward0"}
 _ATTRIBUTES = ("activation", "_activation", "act", "act_fn", "activation_fn", "nonlinearity")
-_NORMS = ("BatchNormBackward", "LayerNormBackward", "GroupNormBackward", "RmsNormBackward")
 # Nodes of activations; the numbers that one was called with are kept in its node.
 _ACTIVATIONS: dict[str, Callable[[Any], Activation]] = {
     "ReluBackward0": lambda node: torch.relu,
@@ -112,10 +112,14 @@ class Trace:
     before : dict of int to list of Behind
         The same things, by the identity of the parameter that comes next: what became of the
         products that it multiplies; nothing for weights that only the input meets.
+    shares : dict of int to float
+        Mean square, in units of the usual one, that the products of a weight are to have at the end
+        of a residual branch whose sum is normalized.
     """
 
     behind: dict[int, list[Behind]]
     before: dict[int, list[Behind]]
+    shares: dict[int, float]
 
 
 class _Seen(torch.autograd.Function):
@@ -233,6 +237,13 @@ def _read(roots: list[Any], parameters: set[int]) -> Trace:
             inputs = _inputs(node)
             if inputs and all(part in pure for part in inputs):
                 pure[node] = frozenset().union(*(pure[part] for part in inputs))
+
+    def weights_of(node: Any) -> frozenset[int] | None:
+        if node in pure:
+            return None
+        parts = _inputs(node) if node.name() in _PRODUCTS else []
+        return frozenset().union(*(pure[part] for part in parts if part in pure))
+
     behind: dict[int, list[Behind]] = {}
     before: dict[int, list[Behind]] = {}
     activations: dict[Any, Activation | None] = {}
@@ -246,8 +257,7 @@ def _read(roots: list[Any], parameters: set[int]) -> Trace:
         visited.add(step)
         node, state, consumers = step
         inputs = _inputs(node)
-        weights = frozenset().union(*(pure[part] for part in inputs if part in pure))
-        if node.name() in _PRODUCTS and any(part not in pure for part in inputs) and weights:
+        if weights := weights_of(node):
             # An addend that is a bias is pure, too, but nobody asks for it.
             for weight in weights:
                 _append(behind, weight, state)
@@ -260,7 +270,7 @@ def _read(roots: list[Any], parameters: set[int]) -> Trace:
             features = sum(part not in pure for part in inputs)
             passed = _pass(node, activations[node], state, features)
             todo += [(part, passed, consumers) for part in inputs]
-    return Trace(behind, before)
+    return Trace(behind, before, shares_of_branches(roots, order, weights_of))
 
 
 def _activation(node: Any) -> Activation | None:
@@ -288,7 +298,7 @@ def _pass(node: Any, activation: Activation | None, state: Behind, features: int
         return replace(state, gate=True, activation=activation)
     if activation is not None:
         return Behind(activation, state.output, multiplied=state.multiplied)
-    if any(norm in name for norm in _NORMS):
+    if is_norm(node):
         return replace(state, normed=True)
     if features > 1 and not name.startswith(("Add", "Sub", "Cat", "Stack")):
         return replace(state, multiplied=True)
