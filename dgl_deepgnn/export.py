@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from dgl_deepgnn.errors import DGLError, UserError
 from dgl_deepgnn.graph import AnyGraph, Graph, as_graph
-from dgl_deepgnn.nn import DeepGNN, ResidualConv
+from dgl_deepgnn.nn import DeepGNN
 from dgl_deepgnn.nn.heads import EdgeHead, GraphHead, pool
 from dgl_deepgnn.operator.aggregation import AggregationOperator, Norm
 
@@ -152,8 +152,7 @@ class TensorModel(nn.Module):
     def __init__(self, model: DeepGNN, spectral_radius: float | None = None) -> None:
         super().__init__()
         self.model = model
-        inner = model.convs[min(1, model.num_layers - 1)]
-        assert isinstance(inner, ResidualConv)
+        inner = model.inner_conv
         self.norm: Norm = inner.norm
         self.t = inner.t if model.constant_t and inner.t > 0 else 1.0
         self.radius = inner.spectral_radius if spectral_radius is None else spectral_radius
@@ -162,6 +161,8 @@ class TensorModel(nn.Module):
         """Scores, shape (nodes, edges or one graph, out_feats)."""
         graph = _TensorGraph(edge_index, feat.shape[0])
         operator = _TensorOperator(graph, self.norm, self.t, self.radius, feat)
+        if self.model.edge_messages:
+            operator.edge_feat = edge_feat
         hidden = self.model.features(operator, feat)
         head = self.model.head
         if isinstance(head, EdgeHead):
@@ -220,6 +221,13 @@ class _TensorOperator(AggregationOperator):
 
     def __matmul__(self, feat: Tensor) -> Tensor:
         message = feat[self._src] * self._values[:, None]
+        index = self._dst[:, None].expand_as(message)
+        out = torch.zeros_like(feat).scatter_add(0, index, message)
+        return out + (1 - self.t) * feat if self.t < 1 else out
+
+    def messages(self, feat: Tensor, edge_map: nn.Linear) -> Tensor:
+        assert self.edge_feat is not None
+        message = torch.relu(feat[self._src] + edge_map(self.edge_feat)) * self._values[:, None]
         index = self._dst[:, None].expand_as(message)
         out = torch.zeros_like(feat).scatter_add(0, index, message)
         return out + (1 - self.t) * feat if self.t < 1 else out

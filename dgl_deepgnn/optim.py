@@ -131,8 +131,8 @@ def learning_rate_factors(
     biases, normalization          1                              1
     =============================  =============================  =============================
 
-    A layer outside the branches with fewer inputs than the first one has outputs may read data,
-    too, or the scores: its factor is at most 1.
+    A layer with fewer inputs than the first one has outputs may read data, too, such as edge
+    features, or the scores: its :math:`32/n` is at most 1.
 
     A step of Adam moves the output of one branch by about :math:`\tau n` times the learning rate,
     one of SGD by :math:`\tau^2 n`, and the moves of all branches add up, since they see nearly the
@@ -185,7 +185,7 @@ def learning_rate_factors(
     for name, parameter in model.named_parameters():
         inputs = fan_in.get(id(parameter), WIDTH)
         if id(parameter) in inside:
-            factors[name] = in_branch * WIDTH / inputs
+            factors[name] = in_branch * WIDTH / (inputs if inputs >= width else max(inputs, WIDTH))
         elif id(parameter) in first:
             factors[name] = 1.0
         else:

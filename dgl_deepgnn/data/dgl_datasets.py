@@ -105,9 +105,15 @@ _register_named()
     "tu:NAME",
     features="standardize",
     safe=True,
-    values={"folds": 100, "seed": None, "self_loops": None},
+    values={"folds": 100, "seed": None, "self_loops": None, "edge_feats": None},
 )
-def tu(name: str, folds: int = 10, seed: Seed = 0, self_loops: bool = True) -> TaskData:
+def tu(
+    name: str,
+    folds: int = 10,
+    seed: Seed = 0,
+    self_loops: bool = True,
+    edge_feats: FieldName | None = None,
+) -> TaskData:
     """Graph classification from the TU collection, with stratified k-fold splits.
 
     Node labels become indicator columns, beside the node attributes where there are any; graphs
@@ -125,6 +131,8 @@ def tu(name: str, folds: int = 10, seed: Seed = 0, self_loops: bool = True) -> T
         Of the folds.
     self_loops : bool, optional
         Give each node exactly one self-loop.
+    edge_feats : str, optional
+        "edge_labels" or "edge_attr": edge features, see `task_from_graphs`.
     """
     _check_word("tu", name)
     reader = _reader(f"tu:{name}")
@@ -151,6 +159,7 @@ def tu(name: str, folds: int = 10, seed: Seed = 0, self_loops: bool = True) -> T
         {"label": labels},
         level="graph",
         self_loops=self_loops,
+        edge_feats=edge_feats,
         splits=k_fold(labels.long(), folds, seed),
         node_columns=columns or None,
         info=info,
@@ -181,6 +190,7 @@ def dgl_class(
     self_loops: bool = True,
     bidirected: bool = False,
     edge_weight: FieldName | None = None,
+    edge_feats: FieldName | None = None,
     seed: Seed = 0,
     **arguments: Any,
 ) -> TaskData:
@@ -193,7 +203,7 @@ def dgl_class(
     ----------
     name : str
         Class name, for example "PPIDataset".
-    level, target, self_loops, bidirected, edge_weight, seed : optional
+    level, target, self_loops, bidirected, edge_weight, edge_feats, seed : optional
         See `task_from_graphs`; a class that takes a seed gets this one, too.
     **arguments
         Arguments of the class. Whole numbers are sizes of what it makes itself, at most
@@ -207,7 +217,7 @@ def dgl_class(
     accepted = list(inspect.signature(cls).parameters)
     for argument in arguments:
         if argument not in accepted:
-            own = ["level", "target", "self_loops", "bidirected", "seed", "features"]
+            own = [*OPTIONS, "features"]
             raise DGLError(
                 f"Data set {name!r} has no option {argument!r}. Its options: "
                 f"{', '.join([*own, *accepted])}."
@@ -249,6 +259,7 @@ def dgl_class(
         self_loops=self_loops,
         bidirected=bidirected,
         edge_weight=edge_weight,
+        edge_feats=edge_feats,
         parts=parts,
         seed=seed,
         info={

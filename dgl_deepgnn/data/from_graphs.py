@@ -22,7 +22,9 @@ __all__ = ["OPTIONS", "collect", "task_from_graphs"]
 
 LABELS = ("label", "labels")
 FEATURES = ("feat", "feature", "features", "attr")
-OPTIONS = dict.fromkeys(("level", "target", "self_loops", "bidirected", "edge_weight", "seed"))
+OPTIONS = dict.fromkeys(
+    ("level", "target", "self_loops", "bidirected", "edge_weight", "edge_feats", "seed")
+)
 """Of every loader of outside data: plain values, see `register_dataset`."""
 MASKS = tuple(f"{part}_mask" for part in PARTS)
 
@@ -51,6 +53,7 @@ def task_from_graphs(
     self_loops: bool = True,
     bidirected: bool = False,
     edge_weight: str | None = None,
+    edge_feats: str | None = None,
     parts: list[str] | None = None,
     splits: list[Split] | None = None,
     node_columns: list[Columns] | None = None,
@@ -84,6 +87,10 @@ def task_from_graphs(
         Field of the edges that holds the weights of the aggregation, one number an edge, finite
         and not negative; by default all count alike. An edge that is added has the weight of the
         edge that it reverses, a self-loop the mean of its graph.
+    edge_feats : str, optional
+        Field of the edges that holds their features; integers become indicator columns. On the edge
+        level "feat" (or "feature", ...) is read anyway. An edge that is added has the features of
+        the edge that it reverses, a self-loop zeros.
     parts : list of str, optional
         "train", "val" or "test" for each graph.
     splits : list of dict, optional
@@ -123,7 +130,7 @@ def task_from_graphs(
         self_loops=self_loops,
         bidirected=bidirected,
         node=columns,
-        edge=(_columns(frames["edge"]) or []) if level == "edge" else [],
+        edge=_edge_columns(name, frames["edge"], level, edge_feats),
         edge_weight=edge_weight,
     )
     made = [
@@ -202,6 +209,22 @@ def _columns(frames: list[Mapping[str, Tensor]]) -> list[Columns] | None:
                 return [Columns.indicators(key, rows)]
             return [Columns(field=key)]
     return None
+
+
+def _edge_columns(
+    name: str, frames: list[Mapping[str, Tensor]], level: Level, field: str | None
+) -> list[Columns]:
+    if field is None:
+        return (_columns(frames) or []) if level == "edge" else []
+    for index, frame in enumerate(frames):
+        if field not in frame:
+            raise DGLError(
+                f"Data set {name!r}: edata of graph {index} has no {field!r}, the edge features: "
+                f"it has {', '.join(sorted(frame)) or 'nothing'}."
+            )
+    if any(frame[field].is_floating_point() for frame in frames):
+        return [Columns(field=field)]
+    return [Columns.indicators(field, [frame[field] for frame in frames])]
 
 
 def _spread(row: Tensor, source: Tensor, is_mask: bool) -> Tensor:

@@ -122,7 +122,7 @@ class Preparation(_Record):
     bidirected: bool
     node: list[Columns] = Field(min_length=1)
     edge: list[Columns] = []
-    """Read where edges are scored."""
+    """Read where edges are scored, or by the messages of convolutions."""
     edge_weight: str | None = None
     """Key in ``edata`` of the weights of the aggregation; None: there are none."""
 
@@ -131,9 +131,9 @@ class Preparation(_Record):
 
         Where edges are scored they keep their places, and new ones come behind: the reverse of
         every edge that is not a loop, then a loop for every node. Elsewhere the graph has each
-        self-loop and, if `bidirected`, each edge once. Of weights, the edge that stands for
-        several has their mean, and a new self-loop has the mean of its graph, so that weights of
-        one are no weights.
+        self-loop and, if `bidirected`, each edge once. Of weights and features, the edge that
+        stands for several has their mean. A new self-loop has the mean weight of its graph, so that
+        weights of one are no weights, and features of zero: messages along it stay as they are.
 
         Parameters
         ----------
@@ -156,16 +156,14 @@ class Preparation(_Record):
                 made = make_graph(both, made.num_nodes())
             if self.self_loops:
                 made = made.add_self_loop()
-            if self.edge:
-                source = self.edge_sources(graph)
-                feat = self._columns(graph, "edge", where)
-                # Of a new loop, -1, it is the last row.
-                made.edata["feat"] = torch.cat([feat, feat.new_zeros(1, feat.shape[1])])[source]
         elif self.bidirected:
             made = undirected(made, self_loops=self.self_loops)
         elif self.self_loops:
             made = made.remove_self_loop().add_self_loop()
         made.ndata["feat"] = self._columns(graph, "node", where)
+        if self.edge:
+            feat = self._columns(graph, "edge", where).cpu()
+            made.edata["feat"] = self._rows_of(made, graph, feat, feat.new_zeros(feat.shape[1]))
         if self.edge_weight is not None:
             made.edata["weight"] = self._weights(graph, made, self.edge_weight, where)
         return made
@@ -182,21 +180,27 @@ class Preparation(_Record):
                 f"number an edge, ({graph.num_edges()},)."
             )
         raw = raw.reshape(-1).double()
-        src, dst = (ends.cpu().long() for ends in graph.edges(order="eid"))
+        src, dst = (ends.cpu() for ends in graph.edges(order="eid"))
         other = src != dst
         mean = raw[other].mean() if bool(other.any()) else raw.new_ones(())
+        return self._rows_of(made, graph, raw[:, None], mean[None]).squeeze(1)
+
+    def _rows_of(self, made: AnyGraph, graph: AnyGraph, raw: Tensor, of_loop: Tensor) -> Tensor:
+        """Rows of the edges that were made, from one a raw edge, and that of a new self-loop."""
         if self.level == "edge":
             # A loop's source is -1, the last.
-            return torch.cat([raw, mean.reshape(1)])[self.edge_sources(graph)].float()
+            return torch.cat([raw, of_loop[None]])[self.edge_sources(graph)].float()
+        src, dst = (ends.cpu().long() for ends in graph.edges(order="eid"))
+        nodes, other = graph.num_nodes(), src != dst
         if not self.bidirected:
-            loops = mean.expand(graph.num_nodes())
+            loops = of_loop.expand(nodes, -1)
             return (torch.cat([raw[other], loops]) if self.self_loops else raw).float()
-        nodes = graph.num_nodes()
         keys = torch.cat([src * nodes + dst, dst * nodes + src])[other.repeat(2)]
         known, inverse, counts = keys.unique(return_inverse=True, return_counts=True)
-        sums = raw.new_zeros(len(known)).index_add_(0, inverse, raw[other].repeat(2))
+        sums = raw.new_zeros(len(known), raw.shape[1])
+        sums.index_add_(0, inverse, raw[other].repeat(2, 1))
         # Of a self-loop no pair of ends is known.
-        table = torch.cat([sums / counts, mean.reshape(1)])
+        table = torch.cat([sums / counts[:, None], of_loop[None]])
         src, dst = (ends.cpu().long() for ends in made.edges(order="eid"))
         place = torch.searchsorted(known, src * nodes + dst)
         return table[torch.where(src == dst, len(known), place)].float()

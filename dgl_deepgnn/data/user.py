@@ -27,6 +27,7 @@ def csv(
     self_loops: bool = True,
     bidirected: bool = False,
     edge_weight: FieldName | None = None,
+    edge_feats: FieldName | None = None,
     seed: Seed = 0,
 ) -> TaskData:
     """A folder in the format of ``dgl.data.CSVDataset``: meta.yaml and CSV files.
@@ -38,7 +39,7 @@ def csv(
     ----------
     path : str
         The folder.
-    level, target, self_loops, bidirected, edge_weight, seed : optional
+    level, target, self_loops, bidirected, edge_weight, edge_feats, seed : optional
         See `task_from_graphs`.
     """
     kind: Any = require_dgl(f"csv:{path}").data.CSVDataset
@@ -77,6 +78,7 @@ def csv(
         self_loops=self_loops,
         bidirected=bidirected,
         edge_weight=edge_weight,
+        edge_feats=edge_feats,
         seed=seed,
         info=_own(path),
     )
@@ -90,6 +92,7 @@ def file(
     self_loops: bool = True,
     bidirected: bool = False,
     edge_weight: FieldName | None = None,
+    edge_feats: FieldName | None = None,
     seed: Seed = 0,
 ) -> TaskData:
     """A file written by ``dgl.save_graphs(path, graphs, labels)``.
@@ -101,7 +104,7 @@ def file(
     ----------
     path : str
         The file.
-    level, target, self_loops, bidirected, edge_weight, seed : optional
+    level, target, self_loops, bidirected, edge_weight, edge_feats, seed : optional
         See `task_from_graphs`.
     """
     dgl = require_dgl(f"file:{path}")
@@ -123,6 +126,7 @@ def file(
         self_loops=self_loops,
         bidirected=bidirected,
         edge_weight=edge_weight,
+        edge_feats=edge_feats,
         seed=seed,
         info=_own(path),
     )

@@ -376,6 +376,7 @@ def _theory(
     covered = (
         family is not None
         and config["norm_layer"] == "none"
+        and not config["edge_messages"]
         and config["init"] in ("critical", "he", "glorot")
         and graph.num_nodes() ** 2 * config["num_layers"] <= _MAX_THEORY_ENTRIES
     )

@@ -21,7 +21,7 @@ from dgl_deepgnn.init.hooks import (
     start_at_zero,
 )
 from dgl_deepgnn.nn.checkpoint import run_checkpointed
-from dgl_deepgnn.nn.conv import ResidualConv, is_hooked
+from dgl_deepgnn.nn.conv import ResidualConv, is_hooked, with_edge_feat
 from dgl_deepgnn.nn.dropout import Dropout
 from dgl_deepgnn.nn.heads import EdgeHead, GraphHead
 from dgl_deepgnn.nn.pretrained import Pretrained
@@ -89,7 +89,11 @@ class DeepGNN(Pretrained, nn.Module):
     readout : {"mean", "sum", "max"}
         Pooling of the graph head.
     edge_feats : int
-        Width of the edge features that the edge head reads, 0 for none.
+        Width of the edge features that the edge head reads, and with `edge_messages` the
+        convolutions; 0 for none.
+    edge_messages : bool
+        Whether the messages of all convolutions but the first, whose features no ReLU has seen,
+        depend on the edge features, :meth:`AggregationOperator.messages`.
     alpha : float
         Weight of the first layer's features with ``residual="initial"``, 0 < alpha < 1.
     spectral_radius : float or "growth", optional
@@ -123,6 +127,7 @@ class DeepGNN(Pretrained, nn.Module):
         head: str = "node",
         readout: str = "mean",
         edge_feats: int = 0,
+        edge_messages: bool = False,
         alpha: float = 0.1,
         spectral_radius: float | Literal["growth"] | None = None,
         checkpoint: bool = False,
@@ -154,6 +159,12 @@ class DeepGNN(Pretrained, nn.Module):
             "other than 'batch' with checkpoint=True",
             not (checkpoint and norm_layer == "batch"),
         )
+        if edge_messages and (edge_feats < 1 or num_layers < 2):
+            raise DGLError(
+                "edge_messages needs edge features and at least two layers, got edge_feats="
+                f"{edge_feats} and num_layers={num_layers}. In a recipe they are the data's: "
+                "data.options.edge_feats names their field."
+            )
         by_growth = spectral_radius == "growth"
         # What the layers divide by is a float32: its inverse must be one, too.
         least, most = torch.finfo(torch.float32).tiny, torch.finfo(torch.float32).max
@@ -167,7 +178,7 @@ class DeepGNN(Pretrained, nn.Module):
         _require("init", init, f"one of {tuple(SCHEMES)}", init in SCHEMES)
         self.in_feats, self.num_layers = in_feats, num_layers
         self.residual, self.init, self.alpha = residual, init, alpha
-        self.checkpoint = checkpoint
+        self.checkpoint, self.edge_messages = checkpoint, edge_messages
         schedule = interpolation_schedule(t, num_layers)
         if spectral_radius is None and init != "critical" and set(schedule) == {1.0}:
             spectral_radius = 1.0
@@ -177,9 +188,12 @@ class DeepGNN(Pretrained, nn.Module):
             schedule = without_ends(schedule, both=head == "node")
         last = out_feats if head == "node" else hidden_feats
         widths = [in_feats, *[hidden_feats] * (num_layers - 1), last]
+        divisor = None if by_growth else spectral_radius
+        # Only layers that have edge features are asked for them: a plugin's may know none.
+        reads = {"edge_feats": edge_feats} if edge_messages else {}
         self.convs = nn.ModuleList(
-            conv(*ends, t=step, init=init, spectral_radius=None if by_growth else spectral_radius)
-            for ends, step in zip(pairwise(widths), schedule, strict=True)
+            conv(*ends, t=step, init=init, spectral_radius=divisor, **(reads if index else {}))
+            for index, (ends, step) in enumerate(zip(pairwise(widths), schedule, strict=True))
         )
         for layer in self.convs if by_growth else ():
             layer.depth = num_layers  # type: ignore[assignment]
@@ -218,9 +232,14 @@ class DeepGNN(Pretrained, nn.Module):
 
     def operator(self, graph: AnyGraph, edge_weight: Tensor | None = None) -> AggregationOperator:
         """Operator of `graph` for this model; pass it in the graph's place to reuse it."""
-        inner = self.convs[min(1, self.num_layers - 1)]
-        assert isinstance(inner, ResidualConv)
-        return inner.operator(graph, edge_weight, folded=self.constant_t)
+        return self.inner_conv.operator(graph, edge_weight, folded=self.constant_t)
+
+    @property
+    def inner_conv(self) -> ResidualConv:
+        """Layer that reads of a graph what the others do."""
+        convs = cast("list[ResidualConv]", list(self.convs))
+        reading = (conv for conv in convs[1:] if conv.edge_map is not None)
+        return next(reading, convs[min(1, self.num_layers - 1)])
 
     def forward(
         self,
@@ -241,7 +260,7 @@ class DeepGNN(Pretrained, nn.Module):
         edge_weight : Tensor, optional
             Non-negative weights of the aggregation, shape (E,).
         edge_feat : Tensor, optional
-            Features that the edge head reads, shape (E, edge_feats).
+            Features that the edge head or the convolutions read, shape (E, edge_feats).
 
         Returns
         -------
@@ -258,6 +277,9 @@ class DeepGNN(Pretrained, nn.Module):
             graph = self.operator(graph, edge_weight)
         elif edge_weight is not None:
             raise DGLError("The operator holds its edge weights: give edge_weight to it.")
+        if self.edge_messages:
+            graph = with_edge_feat(graph, edge_feat, self.inner_conv.edge_map)
+            edge_feat = graph.edge_feat
         hidden = self.features(graph, feat)
         if self.head is None:
             return hidden

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -10,11 +12,20 @@ from torch import Tensor, nn
 from dgl_deepgnn.errors import DGLError
 from dgl_deepgnn.graph import AnyGraph, is_graph
 from dgl_deepgnn.init import SCHEMES
-from dgl_deepgnn.init.hooks import GraphContext
+from dgl_deepgnn.init.hooks import GraphContext, LinearMap, Stage
 from dgl_deepgnn.operator.aggregation import NORMS, AggregationOperator, Norm
 from dgl_deepgnn.operator.memory import remembered_operator
 
-__all__ = ["Features", "ResidualConv", "is_hooked", "is_plain_call", "undivided_radius"]
+__all__ = [
+    "Features",
+    "ResidualConv",
+    "describe_edge_map",
+    "is_hooked",
+    "is_plain_call",
+    "multiply_share",
+    "undivided_radius",
+    "with_edge_feat",
+]
 
 _is_compiling = getattr(torch.compiler, "is_compiling", lambda: False)  # from PyTorch 2.3 on
 
@@ -40,6 +51,9 @@ class ResidualConv(nn.Module):
         What the aggregation is divided by; by default the graph's own spectral radius. A
         sampler's block has none: give the full graph's for ``norm="none"``. 1.0 leaves the
         aggregation as DGL computes it.
+    edge_feats : int
+        Width of the edge features that the messages depend on, after GINE; 0 for none: see
+        :meth:`AggregationOperator.messages`.
     """
 
     depth: int | None = None
@@ -53,6 +67,7 @@ class ResidualConv(nn.Module):
         t: float,
         init: str,
         spectral_radius: float | None,
+        edge_feats: int = 0,
     ) -> None:
         super().__init__()
         for name, width in (("in_feats", in_feats), ("out_feats", out_feats)):
@@ -62,7 +77,11 @@ class ResidualConv(nn.Module):
             raise DGLError(f"norm must be one of {', '.join(map(repr, NORMS))}, got {norm!r}.")
         if not 0 <= t <= 1:
             raise DGLError(f"t must lie in [0, 1], got {t}.")
+        if edge_feats < 0:
+            raise DGLError(f"edge_feats must be at least 0, got {edge_feats}.")
         self.in_feats, self.out_feats = in_feats, out_feats
+        reads = edge_feats > 0 and t > 0
+        self.edge_map = nn.Linear(edge_feats, in_feats, bias=False) if reads else None
         self.norm, self.t, self.init = norm, t, init
         self.spectral_radius = spectral_radius
 
@@ -90,6 +109,7 @@ class ResidualConv(nn.Module):
             edge_weight,
             spectral_radius=self.spectral_radius,
             depth=self.depth,
+            edgewise=self.edge_map is not None,
         )
 
     def forward(
@@ -97,6 +117,7 @@ class ResidualConv(nn.Module):
         graph: AnyGraph | AggregationOperator,
         feat: Features,
         edge_weight: Tensor | None = None,
+        edge_feat: Tensor | None = None,
     ) -> Tensor:
         """Apply the layer.
 
@@ -110,6 +131,9 @@ class ResidualConv(nn.Module):
             matrix may be sparse (CSR).
         edge_weight : Tensor, optional
             Non-negative weights, shape (E,).
+        edge_feat : Tensor, optional
+            Edge features, shape (E, edge_feats), if the layer reads them and the operator does not
+            hold them. Node features are to be those behind a ReLU: a message is ``relu(h + W e)``.
 
         Returns
         -------
@@ -127,6 +151,7 @@ class ResidualConv(nn.Module):
             operator = graph
         else:
             operator = self.operator(graph, edge_weight)
+        operator = with_edge_feat(operator, edge_feat, self.edge_map)
         src, dst = feat if isinstance(feat, tuple) else (feat, None)
         num_dst, num_src = operator.shape
         for name, part, nodes in (
@@ -150,12 +175,21 @@ class ResidualConv(nn.Module):
         """Aggregate and multiply by the weights; `dst` is None where there are no such features."""
         raise NotImplementedError
 
-    def aggregate(self, operator: AggregationOperator, src: Tensor, dst: Tensor | None) -> Tensor:
-        """``A_t`` applied to features, whether or not the operator has this layer's t folded in."""
+    def aggregate(
+        self,
+        operator: AggregationOperator,
+        src: Tensor,
+        dst: Tensor | None,
+        edge_map: nn.Linear | None = None,
+    ) -> Tensor:
+        """``A_t`` applied to features, whether or not the operator has this layer's t folded in.
+
+        With `edge_map` to messages that depend on edge features.
+        """
         if self.t == 0 and dst is not None:
             return dst
         if operator.t == self.t:
-            return operator @ src
+            return _product(operator, src, edge_map)
         if operator.t != 1:
             raise DGLError(
                 f"The operator has t={operator.t:g}, but the layer t={self.t:g}: make the operator "
@@ -166,17 +200,18 @@ class ResidualConv(nn.Module):
                 "Interpolation with the identity (t < 1) between two node types needs features of "
                 "the destination nodes: pass feat as a pair (source, destination), or use t=1."
             )
-        return torch.lerp(dst, operator @ src, self.t)
+        return torch.lerp(dst, _product(operator, src, edge_map), self.t)
 
     def aggregate_and_multiply(
         self, operator: AggregationOperator, src: Tensor, dst: Tensor | None, weight: Tensor
     ) -> Tensor:
         """``A_t feat @ weight``, aggregated on the narrower side of the weight, as DGL does.
 
-        Of equal sides the product comes first: then aggregated features need not be kept.
+        Of equal sides the product comes first: then aggregated features need not be kept. Where
+        messages depend on edge features, they are made of features as they come.
         """
-        if self.in_feats < self.out_feats:
-            return self.aggregate(operator, src, dst) @ weight
+        if self.in_feats < self.out_feats or self.edge_map is not None:
+            return self.aggregate(operator, src, dst, self.edge_map) @ weight
         projected = src @ weight
         if dst is not None and operator.t != self.t:
             dst = projected if dst is src else dst @ weight
@@ -208,6 +243,66 @@ class ResidualConv(nn.Module):
         return (
             f"in_feats={self.in_feats}, out_feats={self.out_feats}, norm={self.norm}, t={self.t:g}"
         )
+
+
+def _product(operator: AggregationOperator, feat: Tensor, edge_map: nn.Linear | None) -> Tensor:
+    return operator @ feat if edge_map is None else operator.messages(feat, edge_map)
+
+
+def with_edge_feat(
+    operator: AggregationOperator, edge_feat: Tensor | None, edge_map: nn.Linear | None
+) -> AggregationOperator:
+    """Operator with the edge features that a layer with that map reads.
+
+    Raises
+    ------
+    DGLError
+        If they are missing, of another shape, or nobody reads them.
+    """
+    if edge_map is None:
+        if edge_feat is not None:
+            raise DGLError("The layer reads no edge features: build it with edge_feats=...")
+        return operator
+    if edge_feat is not None:
+        operator = operator.with_edge_feat(edge_feat)
+    edges, width = operator.graph.num_edges(), edge_map.in_features
+    given = None if operator.edge_feat is None else tuple(operator.edge_feat.shape)
+    if given != (edges, width):
+        problem = "are missing" if given is None else f"have shape {given}"
+        raise DGLError(
+            f"Edge features {problem}, but the layers were built with edge_feats={width}: expected "
+            f"edge_feat of shape ({edges}, {width})."
+        )
+    return operator
+
+
+def describe_edge_map(conv: ResidualConv) -> tuple[list[Stage], float]:
+    r"""Stage of the weights that edge features meet, and the share that is left behind them.
+
+    Of node features :math:`h = \mathrm{relu}(z)` and mapped edge features e, both of mean square 1
+    and z and e normal, the message :math:`m = \mathrm{relu}(h + e)` has
+
+    .. math:: \langle m^2 \rangle = \tfrac74 - \tfrac{3 a - \sqrt2}{2\pi}, \quad
+        \langle h m \rangle = 1 - \tfrac{2 a - \sqrt2}{2\pi}, \quad a = \arctan \tfrac1{\sqrt2},
+
+    so that :math:`(1 - t) h + t m` has 1.68 at t = 1: the weights behind it are divided by that.
+    It keeps the scale of features by itself, since larger ones are changed less by an edge.
+    """
+    if conv.edge_map is None:
+        return [], 1.0
+    weight, angle = conv.edge_map.weight, math.atan(math.sqrt(0.5))
+    square = 7 / 4 - (3 * angle - math.sqrt(2)) / (2 * math.pi)
+    mixed = 1 - (2 * angle - math.sqrt(2)) / (2 * math.pi)
+    t = conv.t
+    behind = (1 - t) ** 2 + 2 * t * (1 - t) * mixed + t**2 * square
+    # Half of the share of a map in front of a ReLU, which has mean square 2 there.
+    edges = LinearMap(conv, weight, weight.shape[1], weight.shape[0], share=0.5)
+    return [[edges]], 1 / behind
+
+
+def multiply_share(stage: Stage, share: float) -> Stage:
+    """The same maps with so much of their shares of the critical variance."""
+    return [replace(m, share=m.share * share) for m in stage]
 
 
 def is_hooked(module: nn.Module) -> bool:

@@ -11,7 +11,13 @@ from torch import Tensor, nn
 
 from dgl_deepgnn.init.hooks import GraphContext, LinearMap, Stage, register_initializer
 from dgl_deepgnn.nn.body import DeepGNN, register_model
-from dgl_deepgnn.nn.conv import ResidualConv, is_hooked, is_plain_call, undivided_radius
+from dgl_deepgnn.nn.conv import (
+    ResidualConv,
+    describe_edge_map,
+    is_hooked,
+    is_plain_call,
+    undivided_radius,
+)
 from dgl_deepgnn.nn.residual_step import ResidualConnections, add_in_turn
 from dgl_deepgnn.operator.aggregation import AggregationOperator, Norm
 
@@ -40,6 +46,8 @@ class ResGraphConv(ResidualConv):
         Initialization of the weights.
     spectral_radius : float, optional
         What the aggregation is divided by; by default the graph's own spectral radius.
+    edge_feats : int
+        Width of the edge features that messages depend on, see :class:`ResidualConv`; 0 for none.
 
     Examples
     --------
@@ -59,8 +67,9 @@ class ResGraphConv(ResidualConv):
         bias: bool = True,
         init: str = "critical",
         spectral_radius: float | None = None,
+        edge_feats: int = 0,
     ) -> None:
-        super().__init__(in_feats, out_feats, norm, t, init, spectral_radius)
+        super().__init__(in_feats, out_feats, norm, t, init, spectral_radius, edge_feats)
         self.weight = nn.Parameter(torch.empty(in_feats, out_feats))
         self.bias = nn.Parameter(torch.zeros(out_feats)) if bias else None
         self.reset_parameters()
@@ -77,6 +86,7 @@ class ResGraphConv(ResidualConv):
         """All residual connections in one step, which keeps one matrix of features a layer."""
         if operator.is_trainable or not all(
             operator.t == conv.t
+            and conv.edge_map is None
             and conv.bias is not None
             and is_plain_call(conv, ResGraphConv, operator, x)
             for conv in convs
@@ -91,7 +101,7 @@ class ResGraphConv(ResidualConv):
         self, operator: AggregationOperator, feat: Tensor, x: Tensor, scale: float, skip: float
     ) -> Tensor:
         """Both parts in one aggregation, since this layer is linear."""
-        if is_hooked(self):
+        if is_hooked(self) or self.edge_map is not None:
             return super().beside_skip(operator, feat, x, scale, skip)
         mixed = torch.addmm(x, feat, self.weight, beta=skip, alpha=scale)
         out = self.aggregate(operator, mixed, mixed)
@@ -101,8 +111,9 @@ class ResGraphConv(ResidualConv):
 @register_initializer(ResGraphConv)
 def _describe(conv: nn.Module, context: GraphContext) -> list[Stage]:
     assert isinstance(conv, ResGraphConv)
-    radius = undivided_radius(conv, context)
-    return [[LinearMap(conv, conv.weight, conv.in_feats, conv.out_feats, conv.bias, radius)]]
+    edges, share = describe_edge_map(conv)
+    radius, widths = undivided_radius(conv, context), (conv.in_feats, conv.out_feats)
+    return [*edges, [LinearMap(conv, conv.weight, *widths, conv.bias, radius, share)]]
 
 
 @register_model("resgcn")

@@ -18,7 +18,14 @@ from dgl_deepgnn.init.hooks import (
     register_initializer,
 )
 from dgl_deepgnn.nn.body import DeepGNN, register_model
-from dgl_deepgnn.nn.conv import ResidualConv, is_hooked, is_plain_call, undivided_radius
+from dgl_deepgnn.nn.conv import (
+    ResidualConv,
+    describe_edge_map,
+    is_hooked,
+    is_plain_call,
+    multiply_share,
+    undivided_radius,
+)
 from dgl_deepgnn.operator.aggregation import AggregationOperator, Norm
 from dgl_deepgnn.options import InnerLayers
 
@@ -49,6 +56,8 @@ class ResGINConv(ResidualConv):
         Initialization of the weights.
     spectral_radius : float, optional
         What the aggregation is divided by; by default each graph's own spectral radius.
+    edge_feats : int
+        Width of the edge features that messages depend on, see :class:`ResidualConv`; 0 for none.
 
     Examples
     --------
@@ -68,8 +77,9 @@ class ResGINConv(ResidualConv):
         t: float = 1.0,
         init: str = "critical",
         spectral_radius: float | None = None,
+        edge_feats: int = 0,
     ) -> None:
-        super().__init__(in_feats, out_feats, norm, t, init, spectral_radius)
+        super().__init__(in_feats, out_feats, norm, t, init, spectral_radius, edge_feats)
         if mlp_layers < 1:
             raise DGLError(f"mlp_layers must be at least 1, got {mlp_layers}.")
         widths = [in_feats, *[out_feats] * mlp_layers]
@@ -104,8 +114,10 @@ class ResGINConv(ResidualConv):
 @register_initializer(ResGINConv)
 def _describe(conv: nn.Module, context: GraphContext) -> list[Stage]:
     assert isinstance(conv, ResGINConv)
+    edges, share = describe_edge_map(conv)
     first, *others = collect_stages(conv.mlp, context)
-    return [multiply_radius(first, undivided_radius(conv, context)), *others]
+    first = multiply_share(multiply_radius(first, undivided_radius(conv, context)), share)
+    return [*edges, first, *others]
 
 
 @register_model("resgin")

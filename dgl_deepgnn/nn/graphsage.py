@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from dgl_deepgnn.errors import DGLError
 from dgl_deepgnn.init.hooks import GraphContext, LinearMap, Stage, register_initializer
 from dgl_deepgnn.nn.body import DeepGNN, register_model
-from dgl_deepgnn.nn.conv import ResidualConv, undivided_radius
+from dgl_deepgnn.nn.conv import ResidualConv, describe_edge_map, undivided_radius
 from dgl_deepgnn.operator.aggregation import AggregationOperator, Norm
 
 __all__ = ["ResGraphSAGE", "ResSAGEConv"]
@@ -51,6 +51,8 @@ class ResSAGEConv(ResidualConv):
         Initialization of the weights.
     spectral_radius : float, optional
         What the aggregation is divided by; by default the graph's own spectral radius.
+    edge_feats : int
+        Width of the edge features that messages depend on, see :class:`ResidualConv`; 0 for none.
 
     Examples
     --------
@@ -71,6 +73,7 @@ class ResSAGEConv(ResidualConv):
         bias: bool = True,
         init: str = "critical",
         spectral_radius: float | None = None,
+        edge_feats: int = 0,
     ) -> None:
         if interpolation not in ("operator", "variance"):
             raise DGLError(
@@ -79,7 +82,7 @@ class ResSAGEConv(ResidualConv):
         self_share = 0.5
         if interpolation == "variance":
             self_share, t = 1 - t, 1.0
-        super().__init__(in_feats, out_feats, norm, t, init, spectral_radius)
+        super().__init__(in_feats, out_feats, norm, t, init, spectral_radius, edge_feats)
         self.self_share = self_share
         self.weight_self = nn.Parameter(torch.empty(in_feats, out_feats))
         self.weight_neigh = nn.Parameter(torch.empty(in_feats, out_feats))
@@ -109,11 +112,13 @@ def _describe(conv: nn.Module, context: GraphContext) -> list[Stage]:
     widths = conv.in_feats, conv.out_feats
     gain = nn.init.calculate_gain("relu")  # dgl.nn.SAGEConv draws its weights with it
     share, radius = conv.self_share, undivided_radius(conv, context)
+    edges, left = describe_edge_map(conv)
     return [
+        *edges,
         [
             LinearMap(conv, conv.weight_self, *widths, conv.bias, 1.0, share, gain),
-            LinearMap(conv, conv.weight_neigh, *widths, None, radius, 1 - share, gain),
-        ]
+            LinearMap(conv, conv.weight_neigh, *widths, None, radius, left * (1 - share), gain),
+        ],
     ]
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from dgl_deepgnn.errors import DGLError, UserError
 from dgl_deepgnn.graph import AnyGraph
 from dgl_deepgnn.nn.body import DeepGNN
-from dgl_deepgnn.nn.conv import ResidualConv
+from dgl_deepgnn.nn.conv import ResidualConv, with_edge_feat
 from dgl_deepgnn.nn.heads import EdgeHead
 from dgl_deepgnn.operator.aggregation import AggregationOperator
 from dgl_deepgnn.operator.sparse import SparseMatrix
@@ -164,6 +164,9 @@ def layerwise_chunks(
         graph = model.operator(graph, None if edge_weight is None else edge_weight.detach())
     elif edge_weight is not None:
         raise DGLError("The operator holds its edge weights: give edge_weight to it.")
+    if model.edge_messages:
+        graph = with_edge_feat(graph, edge_feat, model.inner_conv.edge_map)
+        edge_feat = graph.edge_feat
     if feat.shape[0] != graph.shape[1]:
         raise DGLError(f"There are {feat.shape[0]} rows of features for {graph.shape[1]} nodes.")
     training = model.training
@@ -181,10 +184,14 @@ class _Aggregated(AggregationOperator):
 
     def __init__(self, operator: AggregationOperator, rows: int) -> None:
         self.graph, self.t, self.shape = operator.graph, operator.t, (rows, rows)
+        self.edge_feat = operator.edge_feat
 
     is_trainable = False
 
     def __matmul__(self, feat: Tensor) -> Tensor:
+        return feat
+
+    def messages(self, feat: Tensor, edge_map: torch.nn.Linear) -> Tensor:
         return feat
 
 
@@ -208,6 +215,7 @@ class _Layerwise:
         needed = buffers * feat.shape[0] * self._width * feat.element_size()
         self._branches = set(model.branches)
         self._last: tuple[slice, SparseMatrix] | None = None
+        self._edge_sums = operator.edge_sums() if model.edge_messages else None
         self._folder = folder
         self._in_files = needed > memory / 2 and self._device.type == "cpu"
         self._room = memory / 2 if self._in_files else memory - needed
@@ -261,7 +269,11 @@ class _Layerwise:
         """Rows of what a layer hands on; see `DeepGNN._run_layers`."""
         model, conv = self._model, self._model.convs[index]
         assert isinstance(conv, ResidualConv)
-        out = self._apply(conv, rows, self._aggregate(rows, active), active[rows])
+        if conv.edge_map is None:
+            aggregated = self._aggregate(rows, active)
+        else:
+            aggregated = self._messages(rows, active, conv.edge_map)
+        out = self._apply(conv, rows, aggregated, active[rows])
         if conv not in self._branches:
             return out
         if model.residual != "initial":
@@ -278,6 +290,20 @@ class _Layerwise:
         if self._last is None or self._last[0] != rows:  # all rows, if there is room for them
             self._last = rows, self._operator.rows(rows, self._device, self._dtype)
         return self._last[1] @ feat
+
+    def _messages(self, rows: slice, feat: Tensor, edge_map: torch.nn.Linear) -> Tensor:
+        """Rows of ``operator.messages(feat, edge_map)``."""
+        operator, sums = self._operator, self._edge_sums
+        assert operator.edge_feat is not None and sums is not None
+        part = sums[rows]
+        edges = torch.from_numpy(part.indices.astype(np.int64)).to(self._device)
+        source = operator.graph_on(self._device).edges(order="eid")[0]
+        message = edge_map(operator.edge_feat[edges.to(operator.edge_feat.device)].to(feat))
+        message = torch.relu(message.add_(feat[source[edges].long()]))
+        in_order = (part.data, np.arange(part.nnz), part.indptr)
+        part = sp.csr_matrix(in_order, shape=(part.shape[0], part.nnz))
+        out = SparseMatrix(part, self._device, self._dtype) @ message
+        return out.add_(feat[rows], alpha=1 - operator.t) if operator.t < 1 else out
 
     def _dense(self, matrix: sp.csr_matrix) -> Tensor:
         return torch.from_numpy(matrix.toarray()).to(self._device, self._dtype)
@@ -302,7 +328,11 @@ class _Layerwise:
         """As many rows at a time as there is room for; one at least."""
         per_row = 4 * ROWS_KEPT * max(width, self._width)
         ends = self._operator.matrix.indptr
-        costs = PER_ENTRY * ends.astype(np.int64) + per_row * np.arange(len(ends), dtype=np.int64)
+        per_entry = PER_ENTRY
+        if self._edge_sums is not None:  # two rows an edge, and its features
+            ends = ends + self._edge_sums.indptr
+            per_entry += 4 * (2 * self._width + self._model.config["edge_feats"])
+        costs = per_entry * ends.astype(np.int64) + per_row * np.arange(len(ends), dtype=np.int64)
         start, nodes = 0, len(ends) - 1
         if nodes == 0:  # nothing to score, in scores of the right width
             yield slice(0, 0)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
 import scipy.sparse as sp
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dgl_deepgnn.errors import DGLError
 from dgl_deepgnn.graph import AnyGraph, Graph, as_graph, u_mul_e_sum
@@ -50,7 +51,12 @@ class AggregationOperator:
         Edge weights that require a gradient, and what each is multiplied with.
     transpose : scipy.sparse.csr_matrix, optional
         The transposed matrix, if it is at hand.
+    per_edge : numpy.ndarray, optional
+        What the message of every edge is multiplied with, for :meth:`messages`.
     """
+
+    edge_feat: Tensor | None = None
+    """Features that messages depend on, shape (E, width); see :meth:`with_edge_feat`."""
 
     def __init__(
         self,
@@ -60,6 +66,7 @@ class AggregationOperator:
         spectral_radii: np.ndarray,
         trainable: tuple[Tensor, Tensor] | None = None,
         transpose: sp.csr_matrix | None = None,
+        per_edge: np.ndarray | None = None,
     ) -> None:
         self.graph = graph
         self.t = t
@@ -68,8 +75,12 @@ class AggregationOperator:
         self.matrix = matrix
         self._transpose = transpose
         self._trainable = trainable
+        self.per_edge = per_edge
         # Matrix and transpose for every device and type that features came in.
         self._tensors: dict[
+            tuple[torch.device, torch.dtype], tuple[SparseMatrix, SparseMatrix]
+        ] = {}
+        self._edge_sums: dict[
             tuple[torch.device, torch.dtype], tuple[SparseMatrix, SparseMatrix]
         ] = {}
         self._graphs: dict[torch.device, AnyGraph] = {}
@@ -115,6 +126,60 @@ class AggregationOperator:
         message = (weight * scale.to(weight)).to(feat.dtype).unsqueeze(-1)
         aggregated = u_mul_e_sum(self.graph, feat, message)
         return aggregated + (1 - self.t) * feat[: self.shape[0]] if self.t < 1 else aggregated
+
+    def with_edge_feat(self, edge_feat: Tensor) -> AggregationOperator:
+        """The same operator with edge features, for :meth:`messages`; memory is shared."""
+        edges = self.graph.num_edges()
+        if edge_feat.dim() != 2 or edge_feat.shape[0] != edges:
+            raise DGLError(
+                f"Edge features have shape {tuple(edge_feat.shape)}, but the graph has {edges} "
+                f"edges: expected ({edges}, width), one row an edge."
+            )
+        other = copy.copy(self)
+        other.edge_feat = edge_feat
+        return other
+
+    def messages(self, feat: Tensor, edge_map: nn.Linear) -> Tensor:
+        r"""Aggregate ``relu(h_u + edge_map(e_uv))`` in place of the neighbours' features ``h_u``.
+
+        .. math:: (1 - t) h_v + \sum_u \frac{t a_{vu}}{\lambda} \mathrm{relu}(h_u + W e_{uv})
+
+        The messages of GINE, Hu et al., arXiv:1905.12265. An edge without features (zeros) hands
+        on relu(h_u). The operator needs `edge_feat`, and must have been made ``edgewise``.
+        """
+        if self.edge_feat is None or (self.per_edge is None and self._trainable is None):
+            raise DGLError(
+                "The layer reads edge features, but the operator holds none: pass edge_feat, or "
+                "make the operator by the layer's operator(graph) and give with_edge_feat to it."
+            )
+        graph = self.graph_on(feat.device)
+        message = edge_map(self.edge_feat.to(feat))
+        message = torch.relu(message + feat.index_select(0, graph.edges(order="eid")[0].long()))
+        if self._trainable is not None:
+            weight, scale = self._trainable
+            message = message * (weight * scale.to(weight)).to(feat.dtype).unsqueeze(-1)
+        out = SparseProduct.apply(message, *self._summing_edges(feat.device, feat.dtype))
+        return out + (1 - self.t) * feat[: self.shape[0]] if self.t < 1 else out
+
+    def edge_sums(self) -> sp.csr_matrix:
+        """Matrix of shape (destination nodes, E) that sums over the in-edges of every node."""
+        edges = self.graph.num_edges()
+        destination = self.graph.edges(order="eid")[1].cpu().numpy()
+        values = np.ones(edges) if self.per_edge is None else self.per_edge
+        return sp.csr_matrix(
+            (values, (destination, np.arange(edges))), shape=(self.shape[0], edges)
+        )
+
+    def _summing_edges(
+        self, device: torch.device, dtype: torch.dtype
+    ) -> tuple[SparseMatrix, SparseMatrix]:
+        if (device, dtype) not in self._edge_sums:
+            matrix = self.edge_sums()
+            self._edge_sums[device, dtype] = (
+                SparseMatrix(matrix, device, dtype),
+                SparseMatrix(matrix.T.tocsr(), device, dtype),
+            )
+        return self._edge_sums[device, dtype]
 
     def matrices(
         self, device: torch.device, dtype: torch.dtype
@@ -209,12 +274,17 @@ class AggregationOperator:
         graph.set_batch_num_nodes(torch.from_numpy(sizes))
         graph.set_batch_num_edges(torch.from_numpy(num_edges[chosen]))
         return AggregationOperator(
-            graph, matrices[0], self.t, self.spectral_radii[chosen], transpose=matrices[1]
+            graph,
+            matrices[0],
+            self.t,
+            self.spectral_radii[chosen],
+            transpose=matrices[1],
+            per_edge=None if self.per_edge is None else self.per_edge[edges],
         )
 
     def __getstate__(self) -> dict[str, Any]:
         # PyTorch cannot copy CSR tensors; they are made again when needed.
-        return {**self.__dict__, "_tensors": {}, "_graphs": {}}
+        return {**self.__dict__, "_tensors": {}, "_edge_sums": {}, "_graphs": {}}
 
     def __repr__(self) -> str:
         return (
@@ -231,6 +301,7 @@ def aggregation_operator(
     *,
     spectral_radius: float | None = None,
     depth: int | None = None,
+    edgewise: bool = False,
 ) -> AggregationOperator:
     r"""Residual aggregation operator of a graph.
 
@@ -260,6 +331,9 @@ def aggregation_operator(
         ``norm="none"``. 1.0 leaves :math:`A` as DGL computes it.
     depth : int, optional
         Divide by the graph's :func:`growth` over so many layers in place of its spectral radius.
+    edgewise : bool
+        Whether to keep what the message of every edge is multiplied with, for layers that read edge
+        features, :meth:`AggregationOperator.messages`.
 
     Returns
     -------
@@ -307,11 +381,16 @@ def aggregation_operator(
                 "source nodes; in a relation between two node types they are not. Use t=1 there."
             )
         matrix = sp.csr_matrix(matrix + (1 - t) * sp.eye(*matrix.shape, format="csr"))
-    trainable = None
-    if edge_weight is not None and edge_weight.requires_grad:
+    trainable = per_edge = None
+    requires_grad = edge_weight is not None and edge_weight.requires_grad
+    if requires_grad or edgewise:
         per_edge = edge_scale * (t / divisor[graph.edges(order="eid")[1].cpu().numpy(), 0])
+    if edge_weight is not None and requires_grad:
         trainable = edge_weight.reshape(-1), torch.from_numpy(per_edge).to(edge_weight.device)
-    return AggregationOperator(graph, matrix, t, radii, trainable)
+        per_edge = None
+    elif edge_weight is not None and per_edge is not None:
+        per_edge = per_edge * edge_weight.detach().reshape(-1).double().cpu().numpy()
+    return AggregationOperator(graph, matrix, t, radii, trainable, per_edge=per_edge)
 
 
 def spectral_radius(

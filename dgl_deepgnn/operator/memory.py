@@ -27,7 +27,7 @@ class _Entry:
     operator: AggregationOperator
 
 
-_Key = tuple[int, Norm, float, float | None, int | None]
+_Key = tuple[int, Norm, float, float | None, int | None, bool]
 _entries: dict[_Key, _Entry] = {}
 _lock = threading.RLock()  # a weak reference may end while it is held
 
@@ -40,6 +40,7 @@ def remembered_operator(
     *,
     spectral_radius: float | None = None,
     depth: int | None = None,
+    edgewise: bool = False,
 ) -> AggregationOperator:
     """As :func:`aggregation_operator`, but the same one while graph and edge weights are the same.
 
@@ -55,17 +56,21 @@ def remembered_operator(
     True
     """
     owner, graph = _owner(graph), as_graph(graph)
-    divisor: dict[str, Any] = {"spectral_radius": spectral_radius, "depth": depth}
+    options: dict[str, Any] = {
+        "spectral_radius": spectral_radius,
+        "depth": depth,
+        "edgewise": edgewise,
+    }
     trainable = edge_weight is not None and edge_weight.requires_grad
     if trainable or graph.is_block or not graph.is_homogeneous:
-        return aggregation_operator(graph, norm, t, edge_weight, **divisor)
-    key = (id(owner), norm, t, spectral_radius, depth)
+        return aggregation_operator(graph, norm, t, edge_weight, **options)
+    key = (id(owner), norm, t, spectral_radius, depth, edgewise)
     with _lock:
         entry = _entries.pop(key, None)
         if entry is None or not _is_of(entry, owner, graph, edge_weight):
             # Without a reference to the owner, whose end is the operator's.
             kept = _copy(graph)
-            operator = aggregation_operator(kept, norm, t, edge_weight, **divisor)
+            operator = aggregation_operator(kept, norm, t, edge_weight, **options)
             weight = None if edge_weight is None else edge_weight.clone()
             end = weakref.ref(owner, lambda _: _entries.pop(key, None))
             entry = _Entry(end, kept, weight, operator)

@@ -170,6 +170,7 @@ class _Subgraphs(Dataset[Batch]):
     ) -> None:
         self._sample = subgraph_sampler(data, batching)
         self._operator, self._weighted = model.operator, data.weighted
+        self._reads_edges = model.edge_messages
         (graph,) = data.graphs
         self._feat, self._labels, self._masks = graph.ndata["feat"], data.labels, data.splits[split]
         saint = batching.kind == "saint"
@@ -194,7 +195,8 @@ class _Subgraphs(Dataset[Batch]):
         inside, counts, graph = self._sample(*self._draws[index])
         masks = {part: mask[inside] & counts for part, mask in self._masks.items()}
         operator = self._operator(graph, graph.edata["weight"] if self._weighted else None)
-        return Batch(operator, self._feat[inside], None, self._labels[inside], masks)
+        edge_feat = graph.edata["feat"] if self._reads_edges else None
+        return Batch(operator, self._feat[inside], edge_feat, self._labels[inside], masks)
 
 
 class _Collator:

@@ -71,7 +71,7 @@ def find_device(name: str) -> torch.device:
 def build_model(section: ModelSection, data: TaskData) -> DeepGNN:
     """Build the model of a recipe for a data set: widths and head come from the data."""
     arguments = section.arguments()
-    if data.level == "edge":
+    if data.level == "edge" or arguments.get("edge_messages"):
         arguments["edge_feats"] = data.edge_feats
     return create_model(
         section.name,

@@ -155,6 +155,29 @@ def test_weights_against_those_by_hand(level, self_loops):
 
 
 @pytest.mark.parametrize("bidirected", [True, False])
+@pytest.mark.parametrize("level", ["node", "graph"])
+def test_edge_features_are_weights_but_for_the_loops(level, bidirected):
+    torch.manual_seed(0)
+    graph = dgl.graph((torch.randint(8, (30,)), torch.randint(8, (30,))), num_nodes=8)
+    graph.edata["w"], graph.ndata["feat"] = torch.rand(30), torch.ones(8, 1)
+    graph.edata["pair"] = torch.stack([graph.edata["w"], 2 - graph.edata["w"]], dim=1)
+    made = Preparation(
+        level=level,
+        self_loops=True,
+        bidirected=bidirected,
+        node=[Columns(field="feat")],
+        edge=[Columns(field="pair")],
+        edge_weight="w",
+    ).apply(graph, "it")
+    src, dst = made.edges()
+    feat, weight = made.edata["feat"], made.edata["weight"]
+    assert not feat[src == dst].any() and int((src == dst).sum()) == 8
+    other = src != dst
+    expected = torch.stack([weight, 2 - weight], dim=1)[other]
+    torch.testing.assert_close(feat[other], expected)
+
+
+@pytest.mark.parametrize("bidirected", [True, False])
 @pytest.mark.parametrize("level", ["node", "edge"])
 def test_weights_of_one_are_no_weights(level, bidirected):
     torch.manual_seed(0)

@@ -36,15 +36,25 @@ NAME = "tiny.karate"
 
 @pytest.fixture
 def enter(published: Path, tmp_path: Path) -> Callable[[TaskData], Path]:
-    """Function that makes a zoo of one model "mine" for some data, with random weights."""
+    """Function that makes a zoo of one model "mine" for some data, with random weights.
+
+    Its messages depend on the edge features, if there are any that are not too large for it.
+    """
 
     def make(data: TaskData) -> Path:
         torch.manual_seed(0)
+        scaled = data.info["features"].get("edge", {"transform": "none"})["transform"] != "none"
         recipe = Recipe.model_validate(
             {
                 "name": "mine",
                 "data": {"name": data.name},
-                "model": {"hidden_feats": 8, "num_layers": 3, "t": 1.0, "residual": "plain"},
+                "model": {
+                    "hidden_feats": 8,
+                    "num_layers": 3,
+                    "t": 1.0,
+                    "residual": "plain",
+                    "options": {"edge_messages": data.edge_feats > 0 and scaled},
+                },
                 "training": {"epochs": 1, "batch_size": 4},
             }
         )
@@ -141,6 +151,7 @@ def graphs_of(level: str, feat: str) -> tuple[list[DGLGraph], dict[str, Tensor]]
         if level == "node":
             graph.ndata["label"] = torch.randint(0, 3, (15,))
         graph.edata["strength"] = 5 * torch.rand(40)
+        graph.edata["kind"], graph.edata["pull"] = torch.arange(40) % 3, torch.rand(40, 2)
         if level == "edge":
             graph.edata["label"] = torch.randint(0, 2, (40,)) == 1
         graphs.append(graph)
@@ -153,6 +164,10 @@ OPTIONS: list[dict[str, Any]] = [
     *(
         {"bidirected": both, "edge_weight": "strength", "features": "standardize"}
         for both in (True, False)
+    ),
+    *(
+        {"bidirected": both, "edge_feats": field, "features": "rescale"}
+        for both, field in ((True, "kind"), (False, "kind"), (True, "pull"))
     ),
 ]
 
@@ -169,6 +184,8 @@ def test_a_file_of_graphs(
     dgl.save_graphs(str(tmp_path / "mine.bin"), graphs, labels)
     data = load_data(f"file:{tmp_path / 'mine.bin'}", **options)
     check(data, graphs, labels, enter, tmp_path)
+    if "edge_feats" in options:
+        assert data.edge_feats == {"kind": 3, "pull": 2}[options["edge_feats"]]
     if feat == "labels":
         dgl.save_graphs(str(tmp_path / "odd.bin"), graphs[:1])
         graphs[0].ndata["attr"][4] = 7
@@ -182,13 +199,17 @@ def test_one_graph_without_nodes(level: str, enter: Any, tmp_path: Path) -> None
     graphs, labels = graphs_of(level, "floats")
     empty = dgl.graph(([], []))
     empty.ndata["feature"], empty.edata["feat"] = torch.zeros(0, 3), torch.zeros(0, 2)
-    empty.edata["strength"] = torch.zeros(0)
+    for key in ("strength", "kind"):
+        empty.edata[key] = torch.zeros(0)
+    empty.edata["pull"] = torch.zeros(0, 2)
     if level == "node":
         empty.ndata["label"] = torch.zeros(0, dtype=torch.long)
     elif level == "edge":  # nodes, but no edges
         empty = dgl.graph(([], []), num_nodes=3)
         empty.ndata["feature"], empty.edata["feat"] = torch.zeros(3, 3), torch.zeros(0, 2)
         empty.edata["label"] = torch.zeros(0, dtype=torch.bool)
+        empty.edata["strength"] = empty.edata["kind"] = torch.zeros(0)
+        empty.edata["pull"] = torch.zeros(0, 2)
     graphs[2] = empty
     dgl.save_graphs(str(tmp_path / "mine.bin"), graphs, labels)
     data = load_data(f"file:{tmp_path / 'mine.bin'}", bidirected=True, features="standardize")
@@ -291,6 +312,9 @@ def test_tu(
     write("graph_labels", [1 + i % 2 for i in range(graphs)])
     if fields in ("labels", "both"):
         write("node_labels", [5 * (i % 3) for i in range(graphs * nodes)])
+    if fields == "both":
+        write("edge_labels", [i % 4 for i in range(20 * graphs)])
+        options = {**options, "edge_feats": "edge_labels"}
     if fields in ("attributes", "both"):
         write("node_attributes", [f"{i % 5}.5, {-i}" for i in range(graphs * nodes)])
     data = load_data("tu:MINE", folds=3, **options)
@@ -300,6 +324,7 @@ def test_tu(
     raw = [source[index][0] for index in range(len(source))]
     widths = {"labels": 3, "attributes": 2, "both": 5}
     assert data.in_feats == widths.get(fields, data.in_feats)
+    assert data.edge_feats == (4 if fields == "both" else 0)
     check(data, raw, {}, enter, tmp_path)
 
 

@@ -15,8 +15,8 @@ from dgl_deepgnn.data import TaskData, load_data
 from dgl_deepgnn.errors import DGLError
 from dgl_deepgnn.nn import DeepGNN, create_model
 from dgl_deepgnn.operator.aggregation import aggregation_operator
-from dgl_deepgnn.recipe import BatchingSection, Recipe, TrainingSection
-from dgl_deepgnn.training import RunFolder, sampling, train
+from dgl_deepgnn.recipe import BatchingSection, ModelSection, Recipe, TrainingSection
+from dgl_deepgnn.training import RunFolder, build_model, sampling, train
 from dgl_deepgnn.training.batches import Batch, Batches
 
 CPU = torch.device("cpu")
@@ -105,6 +105,27 @@ def test_batches_have_the_weights_of_their_edges(data: TaskData, batching: dict[
         torch.testing.assert_close(some.operator @ torch.eye(len(inside)), expected)
         plain = model.operator(inner) @ torch.eye(len(inside))
         assert not torch.allclose(expected, plain)
+
+
+@pytest.mark.parametrize(
+    "batching",
+    [{}, {"kind": "clusters", "parts": 4, "size": 2}, SHADOW, WALKS],
+    ids=lambda batching: batching.get("kind", "full"),
+)
+def test_batches_have_the_features_of_their_edges(data: TaskData, batching: dict[str, Any]) -> None:
+    graph = data.graphs[0].local_var()
+    nodes = graph.num_nodes()
+    table = torch.rand(nodes, nodes, 2, generator=torch.Generator().manual_seed(0))
+    graph.edata["feat"] = table[graph.edges(order="eid")]
+    section = BatchingSection.model_validate(batching)
+    recipe = {"hidden_feats": 4, "num_layers": 3, "options": {"edge_messages": True}}
+    model = build_model(ModelSection.model_validate(recipe), replace(data, graphs=[graph]))
+    batches = Batches(replace(data, graphs=[graph]), 0, model, section, CPU)
+    for some in batches.training(torch.Generator().manual_seed(0)):
+        start, end = some.operator.graph.edges(order="eid")
+        inside = numbers(some, data)
+        assert torch.equal(some.edge_feat, table[inside[start], inside[end]])
+        assert some.scores(model).shape == (len(inside), data.num_outputs)
 
 
 def test_shadow_learns_from_every_training_node_once(data: TaskData) -> None:
