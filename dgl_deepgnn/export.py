@@ -153,6 +153,10 @@ class TensorModel(nn.Module):
         super().__init__()
         self.model = model
         inner = model.inner_conv
+        if inner.edge_feats and inner.edge_map is None:
+            raise DGLError(
+                f"{type(model).__name__} reads the relations of edges: not exported yet."
+            )
         self.norm: Norm = inner.norm
         self.t = inner.t if model.constant_t and inner.t > 0 else 1.0
         self.radius = inner.spectral_radius if spectral_radius is None else spectral_radius
@@ -161,7 +165,7 @@ class TensorModel(nn.Module):
         """Scores, shape (nodes, edges or one graph, out_feats)."""
         graph = _TensorGraph(edge_index, feat.shape[0])
         operator = _TensorOperator(graph, self.norm, self.t, self.radius, feat)
-        if self.model.edge_messages:
+        if self.model.reads_edges:
             operator.edge_feat = edge_feat
         hidden = self.model.features(operator, feat)
         head = self.model.head

@@ -8,7 +8,7 @@ from annotated_types import Ge, Le, Lt, MaxLen
 
 from dgl_deepgnn.wording import quoted
 
-__all__ = ["Count", "FieldName", "InnerLayers", "Seed", "checked_option"]
+__all__ = ["Bases", "Count", "FieldName", "InnerLayers", "Seed", "checked_option"]
 
 Count = Annotated[int, Le(10**6)]
 """Of what a generated data set has: more is not computed in any time."""
@@ -19,6 +19,8 @@ FieldName = Annotated[str, MaxLen(100)]
 """Of ``ndata`` or ``edata``: a key of a dictionary, never a place."""
 InnerLayers = Annotated[int, Ge(1), Le(1000)]
 """Linear layers inside one convolution."""
+Bases = Annotated[int, Ge(0), Le(1000)]
+"""Matrices that the weights of relations are combined of; 0: a matrix each."""
 
 
 def checked_option(annotation: Any, value: Any) -> Any:

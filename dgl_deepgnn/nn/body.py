@@ -1,4 +1,4 @@
-"""The deep body that GCN, GraphSAGE and GIN share, and the registry of models."""
+"""The deep body that GCN, GraphSAGE, GIN and RGCN share, and the registry of models."""
 
 from __future__ import annotations
 
@@ -111,6 +111,9 @@ class DeepGNN(Pretrained, nn.Module):
         If an argument is out of range; the message says what is allowed.
     """
 
+    needs_edge_feats = False
+    """Whether there is no such model without edge features."""
+
     def __init__(
         self,
         conv: Callable[..., ResidualConv],
@@ -178,7 +181,7 @@ class DeepGNN(Pretrained, nn.Module):
         _require("init", init, f"one of {tuple(SCHEMES)}", init in SCHEMES)
         self.in_feats, self.num_layers = in_feats, num_layers
         self.residual, self.init, self.alpha = residual, init, alpha
-        self.checkpoint, self.edge_messages = checkpoint, edge_messages
+        self.checkpoint = checkpoint
         schedule = interpolation_schedule(t, num_layers)
         if spectral_radius is None and init != "critical" and set(schedule) == {1.0}:
             spectral_radius = 1.0
@@ -235,10 +238,15 @@ class DeepGNN(Pretrained, nn.Module):
         return self.inner_conv.operator(graph, edge_weight, folded=self.constant_t)
 
     @property
+    def reads_edges(self) -> bool:
+        """Whether the convolutions read edge features."""
+        return self.inner_conv.edge_feats > 0
+
+    @property
     def inner_conv(self) -> ResidualConv:
         """Layer that reads of a graph what the others do."""
         convs = cast("list[ResidualConv]", list(self.convs))
-        reading = (conv for conv in convs[1:] if conv.edge_map is not None)
+        reading = (conv for conv in convs[1:] if conv.edge_feats)
         return next(reading, convs[min(1, self.num_layers - 1)])
 
     def forward(
@@ -277,8 +285,8 @@ class DeepGNN(Pretrained, nn.Module):
             graph = self.operator(graph, edge_weight)
         elif edge_weight is not None:
             raise DGLError("The operator holds its edge weights: give edge_weight to it.")
-        if self.edge_messages:
-            graph = with_edge_feat(graph, edge_feat, self.inner_conv.edge_map)
+        if self.reads_edges:
+            graph = with_edge_feat(graph, edge_feat, self.inner_conv.edge_feats)
             edge_feat = graph.edge_feat
         hidden = self.features(graph, feat)
         if self.head is None:

@@ -80,7 +80,9 @@ class ResidualConv(nn.Module):
         if edge_feats < 0:
             raise DGLError(f"edge_feats must be at least 0, got {edge_feats}.")
         self.in_feats, self.out_feats = in_feats, out_feats
-        reads = edge_feats > 0 and t > 0
+        self.edge_feats = edge_feats if t > 0 else 0
+        """Width of the edge features that the layer reads; a layer that does not aggregate: 0."""
+        reads = self.edge_feats > 0
         self.edge_map = nn.Linear(edge_feats, in_feats, bias=False) if reads else None
         self.norm, self.t, self.init = norm, t, init
         self.spectral_radius = spectral_radius
@@ -109,7 +111,7 @@ class ResidualConv(nn.Module):
             edge_weight,
             spectral_radius=self.spectral_radius,
             depth=self.depth,
-            edgewise=self.edge_map is not None,
+            edgewise=self.edge_feats > 0,
         )
 
     def forward(
@@ -151,7 +153,7 @@ class ResidualConv(nn.Module):
             operator = graph
         else:
             operator = self.operator(graph, edge_weight)
-        operator = with_edge_feat(operator, edge_feat, self.edge_map)
+        operator = with_edge_feat(operator, edge_feat, self.edge_feats)
         src, dst = feat if isinstance(feat, tuple) else (feat, None)
         num_dst, num_src = operator.shape
         for name, part, nodes in (
@@ -250,22 +252,22 @@ def _product(operator: AggregationOperator, feat: Tensor, edge_map: nn.Linear | 
 
 
 def with_edge_feat(
-    operator: AggregationOperator, edge_feat: Tensor | None, edge_map: nn.Linear | None
+    operator: AggregationOperator, edge_feat: Tensor | None, width: int
 ) -> AggregationOperator:
-    """Operator with the edge features that a layer with that map reads.
+    """Operator with the edge features that a layer reads, of that width.
 
     Raises
     ------
     DGLError
         If they are missing, of another shape, or nobody reads them.
     """
-    if edge_map is None:
+    if width == 0:
         if edge_feat is not None:
             raise DGLError("The layer reads no edge features: build it with edge_feats=...")
         return operator
     if edge_feat is not None:
         operator = operator.with_edge_feat(edge_feat)
-    edges, width = operator.graph.num_edges(), edge_map.in_features
+    edges = operator.graph.num_edges()
     given = None if operator.edge_feat is None else tuple(operator.edge_feat.shape)
     if given != (edges, width):
         problem = "are missing" if given is None else f"have shape {given}"

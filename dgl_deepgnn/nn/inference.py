@@ -164,8 +164,13 @@ def layerwise_chunks(
         graph = model.operator(graph, None if edge_weight is None else edge_weight.detach())
     elif edge_weight is not None:
         raise DGLError("The operator holds its edge weights: give edge_weight to it.")
-    if model.edge_messages:
-        graph = with_edge_feat(graph, edge_feat, model.inner_conv.edge_map)
+    if model.reads_edges:
+        if model.inner_conv.edge_map is None:
+            raise DGLError(
+                f"{type(model).__name__} reads the relations of edges, which is not done layer by "
+                "layer. Call the model, on a machine with enough memory."
+            )
+        graph = with_edge_feat(graph, edge_feat, model.inner_conv.edge_feats)
         edge_feat = graph.edge_feat
     if feat.shape[0] != graph.shape[1]:
         raise DGLError(f"There are {feat.shape[0]} rows of features for {graph.shape[1]} nodes.")
@@ -215,7 +220,7 @@ class _Layerwise:
         needed = buffers * feat.shape[0] * self._width * feat.element_size()
         self._branches = set(model.branches)
         self._last: tuple[slice, SparseMatrix] | None = None
-        self._edge_sums = operator.edge_sums() if model.edge_messages else None
+        self._edge_sums = operator.edge_sums() if model.reads_edges else None
         self._folder = folder
         self._in_files = needed > memory / 2 and self._device.type == "cpu"
         self._room = memory / 2 if self._in_files else memory - needed

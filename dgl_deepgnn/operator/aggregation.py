@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from dgl_deepgnn.errors import DGLError
 from dgl_deepgnn.graph import AnyGraph, Graph, as_graph, u_mul_e_sum
-from dgl_deepgnn.operator.sparse import SparseMatrix, SparseProduct
+from dgl_deepgnn.operator.sparse import SparseMatrix, SparseProduct, both_ways
 from dgl_deepgnn.operator.spectral import block_spectral_radii
 
 __all__ = [
@@ -80,9 +80,8 @@ class AggregationOperator:
         self._tensors: dict[
             tuple[torch.device, torch.dtype], tuple[SparseMatrix, SparseMatrix]
         ] = {}
-        self._edge_sums: dict[
-            tuple[torch.device, torch.dtype], tuple[SparseMatrix, SparseMatrix]
-        ] = {}
+        self.derived: dict[Any, Any] = {}
+        """What layers make of the graph and want to find again."""
         self._graphs: dict[torch.device, AnyGraph] = {}
 
     @property
@@ -173,23 +172,17 @@ class AggregationOperator:
     def _summing_edges(
         self, device: torch.device, dtype: torch.dtype
     ) -> tuple[SparseMatrix, SparseMatrix]:
-        if (device, dtype) not in self._edge_sums:
-            matrix = self.edge_sums()
-            self._edge_sums[device, dtype] = (
-                SparseMatrix(matrix, device, dtype),
-                SparseMatrix(matrix.T.tocsr(), device, dtype),
-            )
-        return self._edge_sums[device, dtype]
+        key = "edge sums", device, dtype
+        if key not in self.derived:
+            self.derived[key] = both_ways(self.edge_sums(), device, dtype)
+        return self.derived[key]
 
     def matrices(
         self, device: torch.device, dtype: torch.dtype
     ) -> tuple[SparseMatrix, SparseMatrix]:
         """Matrix and transpose as constants: their products take part in no gradient."""
         if (device, dtype) not in self._tensors:
-            self._tensors[device, dtype] = (
-                SparseMatrix(self.matrix, device, dtype),
-                SparseMatrix(self._transposed(), device, dtype),
-            )
+            self._tensors[device, dtype] = both_ways(self.matrix, device, dtype, self._transposed())
         return self._tensors[device, dtype]
 
     def _transposed(self) -> sp.csr_matrix:
@@ -284,7 +277,7 @@ class AggregationOperator:
 
     def __getstate__(self) -> dict[str, Any]:
         # PyTorch cannot copy CSR tensors; they are made again when needed.
-        return {**self.__dict__, "_tensors": {}, "_edge_sums": {}, "_graphs": {}}
+        return {**self.__dict__, "_tensors": {}, "derived": {}, "_graphs": {}}
 
     def __repr__(self) -> str:
         return (

@@ -11,7 +11,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-__all__ = ["SparseMatrix", "SparseProduct", "to_sparse", "with_values"]
+__all__ = ["SparseMatrix", "SparseProduct", "both_ways", "to_sparse", "with_values"]
 
 
 class SparseMatrix:
@@ -65,6 +65,17 @@ class SparseProduct(torch.autograd.Function):
         """Gradient in the features."""
         matrix, transpose = ctx.matrices
         return SparseProduct.apply(grads[0].contiguous(), transpose, matrix), None, None
+
+
+def both_ways(
+    matrix: sp.csr_matrix,
+    device: torch.device,
+    dtype: torch.dtype,
+    transpose: sp.csr_matrix | None = None,
+) -> tuple[SparseMatrix, SparseMatrix]:
+    """A matrix and its transpose, for :class:`SparseProduct`."""
+    transpose = matrix.T.tocsr() if transpose is None else transpose
+    return SparseMatrix(matrix, device, dtype), SparseMatrix(transpose, device, dtype)
 
 
 def to_sparse(feat: Tensor) -> Tensor:

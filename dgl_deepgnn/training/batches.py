@@ -170,7 +170,7 @@ class _Subgraphs(Dataset[Batch]):
     ) -> None:
         self._sample = subgraph_sampler(data, batching)
         self._operator, self._weighted = model.operator, data.weighted
-        self._reads_edges = model.edge_messages
+        self._reads_edges = model.reads_edges
         (graph,) = data.graphs
         self._feat, self._labels, self._masks = graph.ndata["feat"], data.labels, data.splits[split]
         saint = batching.kind == "saint"

@@ -20,7 +20,7 @@ from dgl_deepgnn.data import (
     main_metric,
 )
 from dgl_deepgnn.errors import DGLError, UserError
-from dgl_deepgnn.nn import DeepGNN, create_model
+from dgl_deepgnn.nn import MODELS, DeepGNN, create_model
 from dgl_deepgnn.optim import param_groups
 from dgl_deepgnn.recipe import ModelSection, OptimizerSection, Recipe
 from dgl_deepgnn.training.batches import Batch, Batches
@@ -71,7 +71,8 @@ def find_device(name: str) -> torch.device:
 def build_model(section: ModelSection, data: TaskData) -> DeepGNN:
     """Build the model of a recipe for a data set: widths and head come from the data."""
     arguments = section.arguments()
-    if data.level == "edge" or arguments.get("edge_messages"):
+    reads = MODELS[section.name].needs_edge_feats or arguments.get("edge_messages")
+    if data.level == "edge" or reads:
         arguments["edge_feats"] = data.edge_feats
     return create_model(
         section.name,
