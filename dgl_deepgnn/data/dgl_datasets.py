@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from dgl_deepgnn.data.catalog import is_dgl_class, register_dataset
+from dgl_deepgnn.data.columns import Columns
 from dgl_deepgnn.data.from_graphs import OPTIONS, collect, task_from_graphs
-from dgl_deepgnn.data.preparation import Columns
 from dgl_deepgnn.data.task_data import Level, Target, TaskData
 from dgl_deepgnn.data.transforms import k_fold
 from dgl_deepgnn.errors import DGLError

@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dgl_deepgnn.data.preparation import Columns, Preparation
+from dgl_deepgnn.data.columns import Columns
+from dgl_deepgnn.data.preparation import Preparation
+from dgl_deepgnn.data.relations import RELATION, TARGET, Relations
 from dgl_deepgnn.data.task_data import PARTS, Level, Split, Target, TaskData
 from dgl_deepgnn.data.transforms import (
     deal_graphs,
@@ -109,13 +111,21 @@ def task_from_graphs(
         If labels are missing or ambiguous, masks are incomplete, or the result is not a valid
         `TaskData`.
     """
-    for index, graph in enumerate(graphs):
-        if not graph.is_homogeneous:
+    relations = None
+    if not all(graph.is_homogeneous for graph in graphs):
+        if edge_weight is not None or edge_feats is not None:
             raise DGLError(
-                f"Data set {name!r}: graph {index} is heterogeneous (node types {graph.ntypes}). "
-                "Write a function that converts it (dgl.to_homogeneous) and returns a TaskData, "
-                "and load it as python:module:function."
+                f"Data set {name!r} is heterogeneous: its relations are the edge features. "
+                "edge_weight and edge_feats are for homogeneous graphs."
             )
+        relations = _relations(name, graphs, graph_data, level, bidirected)
+        graphs = [
+            _flat(graph, relations, f"Data set {name!r}: graph {index}")
+            for index, graph in enumerate(graphs)
+        ]
+        level = "graph" if relations.target is None else "node"
+        self_loops = bidirected = False
+        node_columns = [Columns(field="feat")]
     level = level or _find_level(name, graphs, graph_data)
     frames: dict[str, list[Mapping[str, Tensor]]] = {
         "node": [graph.ndata for graph in graphs],
@@ -132,7 +142,11 @@ def task_from_graphs(
         node=columns,
         edge=_edge_columns(name, frames["edge"], level, edge_feats),
         edge_weight=edge_weight,
+        relations=relations,
     )
+    if relations is not None:
+        of_relation = Columns(field=RELATION, values=[list(range(relations.number))])
+        preparation = preparation.model_copy(update={"edge": [of_relation]})
     made = [
         preparation.apply(graph, f"Data set {name!r}: graph {index}")
         for index, graph in enumerate(graphs)
@@ -174,15 +188,67 @@ def task_from_graphs(
         order = torch.randperm(len(made), generator=torch.Generator().manual_seed(seed))
         dealt = deal_parts(len(made))
         splits = [deal_graphs(items, [dealt[place] for place in order.argsort().tolist()])]
+    own = None
+    if relations is not None and level == "node":
+        own = torch.cat([graph.ndata[TARGET] for graph in graphs])
     if splits is None:
-        splits = [split_items(labels, seed=seed)]
+        splits = [_split(labels, own, seed)]
     if level == "edge":
         own = torch.cat(
             [torch.arange(len(s)) < g.num_edges() for s, g in zip(sources, graphs, strict=True)]
         )
+    if own is not None:
         splits = [{part: mask & own for part, mask in masks.items()} for masks in splits]
     facts = {**info, "preparation": preparation.model_dump()}
     return TaskData(name, made, level, target, labels, splits, outputs, facts)
+
+
+def _relations(
+    name: str,
+    graphs: list[AnyGraph],
+    graph_data: Mapping[str, Tensor],
+    level: Level | None,
+    bidirected: bool,
+) -> Relations:
+    """Types of heterogeneous graphs, one type of nodes of which has labels (or the graphs have)."""
+    labelled = [
+        kind
+        for kind in graphs[0].ntypes
+        if any(key in graphs[0].nodes[kind].data for key in LABELS)
+    ]
+    of_graphs = any(key in graph_data for key in LABELS)
+    if level == "graph" or (level is None and of_graphs and not labelled):
+        target = None
+    elif level in (None, "node") and len(labelled) == 1 and not (level is None and of_graphs):
+        (target,) = labelled
+    else:
+        raise DGLError(
+            f"Data set {name!r} is heterogeneous: one type of nodes, or the graphs, must have "
+            f"labels (under 'label'). Node types with labels: {', '.join(labelled) or 'none'}; "
+            f"labels of graphs: {'yes' if of_graphs else 'no'}; level: {level or 'not given'}."
+        )
+    return Relations.of(graphs, FEATURES, target, reversed=bidirected)
+
+
+def _flat(graph: AnyGraph, relations: Relations, where: str) -> AnyGraph:
+    """One graph of a heterogeneous one, with the labels and masks of the target's nodes."""
+    flat = relations.flatten(graph, where)
+    if relations.target is not None:
+        rows = flat.ndata[TARGET]
+        for key, value in graph.nodes[relations.target].data.items():
+            if key in (*LABELS, *MASKS):
+                whole = value.new_zeros(flat.num_nodes(), *value.shape[1:])
+                whole[rows] = value
+                flat.ndata[key] = whole
+    return flat
+
+
+def _split(labels: Tensor, own: Tensor | None, seed: int) -> Split:
+    """Drawn split of all items, or of some alone."""
+    if own is None:
+        return split_items(labels, seed=seed)
+    drawn = split_items(labels[own], seed=seed)
+    return {part: own.clone().masked_scatter(own, mask) for part, mask in drawn.items()}
 
 
 def _find_level(name: str, graphs: list[AnyGraph], graph_data: Mapping[str, Tensor]) -> Level:

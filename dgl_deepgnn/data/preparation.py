@@ -7,13 +7,15 @@ and "features" (scaling, and the range it led to). `prepare` does the same to a 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Annotated, Any
+from collections.abc import Mapping
+from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field
 from torch import Tensor
 
+from dgl_deepgnn.data.columns import Columns, Record
+from dgl_deepgnn.data.relations import Relations
 from dgl_deepgnn.data.scaling import apply_scaling
 from dgl_deepgnn.data.task_data import Level
 from dgl_deepgnn.data.transforms import undirected
@@ -21,110 +23,22 @@ from dgl_deepgnn.errors import DGLError
 from dgl_deepgnn.graph import AnyGraph, as_graph, make_graph
 from dgl_deepgnn.wording import counted
 
-__all__ = [
-    "Columns",
-    "Preparation",
-    "checked_features",
-    "prepare",
-]
-
-MOST_DEGREE = 64
-"""In-degrees above count as this one."""
-Frame = Mapping[str, Tensor]
-Label = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+__all__ = ["Preparation", "checked_features", "prepare"]
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class Columns(_Record):
-    """Feature columns made of one field of a graph."""
-
-    field: str | None
-    """Key in ``ndata`` or ``edata``; None for the in-degrees."""
-    values: list[list[Label]] | None = None
-    """Indicator columns of these values, for each column of the field; None: its own numbers."""
-
-    @field_validator("values")
-    @classmethod
-    def _check(cls, values: list[list[int]] | None) -> list[list[int]] | None:
-        if values is not None and any(not some or some != sorted(set(some)) for some in values):
-            raise ValueError("values must ascend, and there must be some")
-        return values
-
-    @classmethod
-    def indicators(cls, field: str | None, rows: Iterable[Tensor]) -> Columns:
-        """Indicator columns of all values that occur in a field of some graphs."""
-        table = torch.cat([_two_dimensional(row) for row in rows])
-        return cls(field=field, values=[column.unique().tolist() for column in table.T.long()])
-
-    @classmethod
-    def degrees(cls, graphs: Iterable[AnyGraph]) -> Columns:
-        """Indicator columns of the in-degrees of some graphs."""
-        return cls.indicators(None, [_degrees(graph) for graph in graphs])
-
-    def of(self, graph: AnyGraph, frame: Frame, place: str) -> Tensor:
-        """Columns for the nodes or edges of a graph.
-
-        Parameters
-        ----------
-        graph : DGLGraph
-            Has the in-degrees.
-        frame : mapping of str to Tensor
-            Its ``ndata`` or ``edata``.
-        place : str
-            For messages: which graph, and ndata or edata.
-
-        Raises
-        ------
-        DGLError
-            If the field is not there, or holds a value that has no column.
-        """
-        if self.field is not None and self.field not in frame:
-            others = ", ".join(sorted(frame)) or "nothing"
-            raise DGLError(
-                f"{place} has no {self.field!r}, of which the features are made: it has {others}."
-            )
-        rows = _two_dimensional(_degrees(graph) if self.field is None else frame[self.field])
-        if self.values is None:
-            return rows.float()
-        if rows.shape[1] != len(self.values):
-            raise DGLError(
-                f"{place}[{self.field!r}] has {counted(rows.shape[1], 'column')}, expected "
-                f"{len(self.values)}."
-            )
-        return torch.cat(
-            [self._indicate(c, v, place) for c, v in zip(rows.T, self.values, strict=True)], dim=1
-        )
-
-    def _indicate(self, column: Tensor, values: list[int], place: str) -> Tensor:
-        known = torch.tensor(values)
-        column = column.cpu().contiguous()
-        index = torch.searchsorted(known, column.long()).clamp(max=len(known) - 1)
-        unknown = (known[index] != column).nonzero()
-        if len(unknown):
-            what = "in-degree" if self.field is None else f"value of {self.field!r}"
-            listed = ", ".join(map(str, values[:10])) + (", ..." if len(values) > 10 else "")
-            raise DGLError(
-                f"{place}: row {int(unknown[0])} has the {what} {column[unknown[0]].item():g}, for "
-                f"which there is no column. Columns stand for the values of the training data: "
-                f"{listed}."
-            )
-        return torch.nn.functional.one_hot(index, len(known)).float()
-
-
-class Preparation(_Record):
+class Preparation(Record):
     """What a loader does to raw graphs: which edges it adds, of what it makes the features."""
 
     level: Level
     self_loops: bool
     bidirected: bool
     node: list[Columns] = Field(min_length=1)
-    edge: list[Columns] = []
+    edge: list[Columns] = Field(default_factory=list)
     """Read where edges are scored, or by the messages of convolutions."""
     edge_weight: str | None = None
     """Key in ``edata`` of the weights of the aggregation; None: there are none."""
+    relations: Relations | None = None
+    """Of heterogeneous graphs, which are made flat first; None: they are homogeneous."""
 
     def apply(self, graph: AnyGraph, where: str) -> AnyGraph:
         """Graph with the edges, columns ("feat") and weights ("weight") of the preparation alone.
@@ -138,7 +52,7 @@ class Preparation(_Record):
         Parameters
         ----------
         graph : DGLGraph
-            Homogeneous and raw.
+            Raw; homogeneous, but for the types that `relations` knows.
         where : str
             Which one it is, for messages.
 
@@ -147,6 +61,8 @@ class Preparation(_Record):
         DGLError
             If a field is not there, holds a value that has no column, or is no weight.
         """
+        if self.relations is not None and not graph.is_homogeneous:
+            graph = self.relations.flatten(graph, where)
         made = make_graph(graph.edges(order="eid"), graph.num_nodes())
         if self.level == "edge":
             if self.bidirected:
@@ -233,7 +149,8 @@ def prepare(
     Parameters
     ----------
     graph : DGLGraph
-        A homogeneous graph, or whatever `as_graph` makes one of.
+        A homogeneous graph, or whatever `as_graph` makes one of; a heterogeneous one if those of
+        the data set were.
     record : mapping
         ``info`` of a loaded `TaskData`: its keys "preparation" and "features".
     widths : mapping of str to int
@@ -266,16 +183,17 @@ def prepare(
     True
     """
     graph = as_graph(graph)
-    if not graph.is_homogeneous:
+    plan = record.get("preparation")
+    preparation = None if plan is None else Preparation.model_validate(plan)
+    if not graph.is_homogeneous and (preparation is None or preparation.relations is None):
         raise DGLError(f"{where} is heterogeneous; use dgl.to_homogeneous.")
     made = graph
-    if record.get("preparation") is not None:
+    if preparation is not None:
         if graph.batch_size != 1:
             raise DGLError(f"{where} is a batch: prepare the graphs first, and batch them then.")
-        preparation = Preparation.model_validate(record["preparation"])
         made = preparation.apply(graph.to("cpu"), where).to(graph.device)
-        kept = {key: value for key, value in graph.ndata.items() if key != "feat"}
-        made.ndata.update(kept)
+        if graph.is_homogeneous:
+            made.ndata.update({key: value for key, value in graph.ndata.items() if key != "feat"})
     made = checked_features(made, widths, where, weighted)
     return apply_scaling(made, {kind: record["features"][kind] for kind in widths})
 
@@ -322,11 +240,3 @@ def checked_features(
                 f"{where}: edata['weight'] must hold one number an edge, finite and not negative."
             )
     return graph
-
-
-def _degrees(graph: AnyGraph) -> Tensor:
-    return graph.in_degrees().clamp(max=MOST_DEGREE)
-
-
-def _two_dimensional(rows: Tensor) -> Tensor:
-    return rows.unsqueeze(1) if rows.dim() == 1 else rows.flatten(1)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from dgl_deepgnn.data.relations import Relations
 from dgl_deepgnn.errors import UserError
 from dgl_deepgnn.graph import AnyGraph, reason, require_dgl
 from dgl_deepgnn.hub.errors import ZooError
@@ -44,10 +46,10 @@ def predict(
     name : str
         As in :func:`from_pretrained`.
     graph : Path
-        File written by ``dgl.save_graphs``: homogeneous, raw graphs as the source of the
-        training data has them. They are prepared as in training, see
-        :meth:`~dgl_deepgnn.DeepGNN.prepare`; a warning says if self-loops are missing that
-        training had, or features are far outside their range.
+        File written by ``dgl.save_graphs``: raw graphs as the source of the training data has
+        them; of heterogeneous ones the nodes of the type that had labels are predicted. They are
+        prepared as in training, see :meth:`~dgl_deepgnn.DeepGNN.prepare`; a warning says if
+        self-loops are missing that training had, or features are far outside their range.
     output : Path
         The table: Parquet if the name ends with ``.parquet`` (needs ``pyarrow``), else CSV. Rows
         are written as they are computed; the file is there once all of them are.
@@ -96,8 +98,10 @@ def predict(
             for index, one in enumerate(graphs):
                 where = f"{graph}: graph {index}"
                 ready = (origin.check_prepared if prepared else origin.prepare)(one, where)
-                # Edges that the preparation has added come behind those of the file.
-                start, stop = 0, _count(facts["level"], one)
+                # Edges that the preparation has added come behind those of the file, nodes of
+                # other types than the one that has labels around its own.
+                first, size = _span(facts, one)
+                before, start = 0, 0
                 folder = Path(output).parent
                 weight = ready.edata["weight"] if facts["weighted"] else None
                 for scores in _scores(model, ready, weight, target_device, memory, folder):
@@ -106,11 +110,13 @@ def predict(
                             f"{where}: {name} gives scores that are not finite: its weights, or "
                             "these features, are too large. Nothing was written."
                         )
-                    some = range(start, min(start + len(scores), stop))
-                    items = _items(facts["level"], index, one, some)
-                    table.write({**items, **_columns(facts["target"], scores[: len(some)])})
-                    start = some.stop
-                count += stop
+                    own = scores[max(first - before, 0) : max(first + size - before, 0)]
+                    before += len(scores)
+                    if len(own):
+                        items = _items(facts["level"], index, one, range(start, start + len(own)))
+                        table.write({**items, **_columns(facts["target"], own)})
+                        start += len(own)
+                count += size
     except OSError as error:
         raise UserError(f"{output} cannot be written: {error.strerror}.") from None
     return count
@@ -134,9 +140,6 @@ def _read(path: Path) -> list[AnyGraph]:
         graphs, _ = dgl.load_graphs(str(path))
     except Exception as error:  # DGL's reader raises several kinds
         raise UserError(f"{path} was not written by dgl.save_graphs: {reason(error)}.") from None
-    for index, graph in enumerate(graphs):
-        if not graph.is_homogeneous:
-            raise UserError(f"{path}: graph {index} is heterogeneous; use dgl.to_homogeneous.")
     return graphs
 
 
@@ -180,8 +183,14 @@ def _columns(target: str, scores: Tensor) -> dict[str, Tensor]:
     return {f"value_{i}": column for i, column in enumerate(scores.T)}
 
 
-def _count(level: str, graph: AnyGraph) -> int:
-    return {"node": graph.num_nodes(), "edge": graph.num_edges()}.get(level, 1)
+def _span(facts: Mapping[str, Any], graph: AnyGraph) -> tuple[int, int]:
+    """Which of the scores are those of the file's items: the first one, and how many."""
+    relations = (facts["preparation"] or {}).get("relations")
+    target = None if relations is None else relations["target"]
+    if target is not None and not graph.is_homogeneous:
+        first = Relations.model_validate(relations).first_of(graph)
+        return first[target], graph.num_nodes(target)
+    return 0, {"node": graph.num_nodes(), "edge": graph.num_edges()}.get(facts["level"], 1)
 
 
 def _items(level: str, index: int, graph: AnyGraph, some: range) -> dict[str, Tensor]:

@@ -8,7 +8,8 @@ from dgl import DGLError
 from sklearn.preprocessing import OneHotEncoder
 
 from dgl_deepgnn.data import load_data, prepare
-from dgl_deepgnn.data.preparation import Columns, Preparation
+from dgl_deepgnn.data.columns import Columns
+from dgl_deepgnn.data.preparation import Preparation
 
 
 def test_indicators_are_sklearns():
