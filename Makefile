@@ -11,10 +11,10 @@ export DGLBACKEND := pytorch
 WITHOUT_DGL := tests/test_graph.py tests/test_without_dgl.py tests/test_registry.py \
 	tests/test_files.py tests/test_recipe.py tests/test_strict_yaml.py tests/test_wording.py \
 	tests/data/test_embedded.py tests/data/test_hits.py tests/data/test_long_range.py \
-	tests/data/test_metrics.py tests/data/test_tracks.py tests/data/test_trust.py \
-	tests/operator/test_schedule.py tests/init/test_activation.py tests/diagnostics/test_verdicts.py \
-	tests/training/test_folder.py tests/training/test_plot.py tests/training/test_trainer.py \
-	tests/speedup/test_record.py
+	tests/data/test_opinions.py tests/data/test_metrics.py tests/data/test_tracks.py \
+	tests/data/test_trust.py tests/operator/test_schedule.py tests/init/test_activation.py \
+	tests/diagnostics/test_verdicts.py tests/training/test_folder.py tests/training/test_plot.py \
+	tests/training/test_trainer.py tests/speedup/test_record.py
 # What a PyTorch may break.
 CORE := nn operator training data hub init
 

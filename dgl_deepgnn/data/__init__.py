@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from dgl_deepgnn.data import dgl_datasets, embedded, long_range, trackml, tracks, user  # noqa: F401
+from dgl_deepgnn.data import (  # noqa: F401
+    dgl_datasets,
+    embedded,
+    long_range,
+    opinions,
+    trackml,
+    tracks,
+    user,
+)
 from dgl_deepgnn.data.catalog import list_datasets, load_data, register_dataset
 from dgl_deepgnn.data.metrics import (
     class_weights,

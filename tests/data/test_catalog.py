@@ -21,7 +21,17 @@ def registered():
 
 
 def test_every_required_name_is_listed():
-    needed = {"digits", "digits-grid", "tracks", "karate", "csbm", "long-range", "cora", "citeseer"}
+    needed = {
+        "digits",
+        "digits-grid",
+        "tracks",
+        "karate",
+        "csbm",
+        "long-range",
+        "opinions",
+        "cora",
+        "citeseer",
+    }
     needed |= {"pubmed", "minesweeper", "roman-empire", "amazon-ratings", "tolokers", "questions"}
     needed |= {"trackml", "tu:NAME", "csv:PATH", "file:PATH", "ogb:NAME", "dgl:CLASS"}
     assert needed <= set(list_datasets())
@@ -38,7 +48,9 @@ def test_unknown_name_proposes_the_nearest():
 def test_unknown_option_lists_the_allowed_ones():
     with pytest.raises(DGLError, match=r"Did you mean 'neighbors'.*neighbors, features"):
         load_data("digits", neighbour=4)
-    with pytest.raises(DGLError, match="Its options: folds, seed, self_loops, features"):
+    with pytest.raises(
+        DGLError, match="Its options: folds, seed, self_loops, edge_feats, features"
+    ):
         load_data("tu:MUTAG", name="x")
     with pytest.raises(DGLError, match="Its options: self_loops, features"):
         load_data("cora", selfloops=True)
@@ -74,7 +86,7 @@ def test_own_loader(registered):
 
 
 @pytest.mark.parametrize(
-    "name", ["digits", "digits-grid", "karate", "csbm", "tracks", "long-range"]
+    "name", ["digits", "digits-grid", "karate", "csbm", "tracks", "long-range", "opinions"]
 )
 def test_embedded_data_are_the_same_twice(name):
     first, second = load_data(name), load_data(name)
