@@ -29,5 +29,8 @@ class UserError(ValueError):
     come from anywhere, so nothing in it controls a terminal.
     """
 
+    page = ""
+    """Of the documentation, that explains more; the command line names it."""
+
     def __init__(self, message: object = "") -> None:
         super().__init__(printable(str(message)))

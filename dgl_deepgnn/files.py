@@ -52,6 +52,8 @@ __all__ = [
 class DamagedError(UserError):
     """A file that does not hold what was written into it."""
 
+    page = "docs/reliability.md"
+
 
 KEY = "checksum"
 BLANK = "0" * 64

@@ -48,6 +48,8 @@ SCHEMA_COMMENT = "# yaml-language-server: $schema=schema.json\n"
 class RecipeError(UserError):
     """A recipe that cannot be run; the message names the file, the key and what is allowed."""
 
+    page = "docs/recipes.md"
+
 
 def _check_printable(text: str) -> str:
     if not text.isprintable():

@@ -18,6 +18,8 @@ import yaml
 import dgl_deepgnn
 from dgl_deepgnn import ResGCN, __main__, diagnose, load_data
 from dgl_deepgnn.cli import commands as cli
+from dgl_deepgnn.data.trust import load_recipe_data
+from dgl_deepgnn.errors import DGLError, UserError
 from dgl_deepgnn.recipe import json_schema, list_recipes, load_recipe
 from dgl_deepgnn.training import RunFolder
 
@@ -374,4 +376,17 @@ def test_as_a_process_from_another_folder(tmp_path: Path) -> None:
     assert process.returncode == 2
     assert process.stdout == ""
     assert process.stderr.startswith("Error: recipe resgcn64.digits: seeds.0: ")
+    assert process.stderr.endswith("(More: docs/recipes.md)\n")
     assert len(process.stderr.splitlines()) == 1
+
+
+def test_errors_name_pages_that_there_are() -> None:
+    def all_below(kind: type[BaseException]) -> set[type[BaseException]]:
+        return {kind}.union(*map(all_below, kind.__subclasses__()))
+
+    pages = {getattr(kind, "page", "") for kind in all_below(UserError) | all_below(DGLError)}
+    assert pages >= {"docs/recipes.md", "docs/zoo.md", "docs/hooks.md", "docs/reliability.md"}
+    assert all((Path(__file__).parents[1] / page).is_file() for page in pages if page)
+    with pytest.raises(UserError) as raised:
+        load_recipe_data("python:mine:load", {})
+    assert raised.value.page == "docs/trust.md"

@@ -80,7 +80,9 @@ def _run() -> None:
             warnings.showwarning = print_warning
             app()
     except (UserError, DGLError) as error:
-        print(f"Error: {printable(str(error))}", file=sys.stderr)
+        page = getattr(error, "page", "")
+        more = f" (More: {page})" if page else ""
+        print(f"Error: {printable(str(error))}{more}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:  # what the machine denies: room, permission, a name of that length
         what = error.strerror or type(error).__name__

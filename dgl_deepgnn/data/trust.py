@@ -100,10 +100,12 @@ def load_recipe_data(name: str, options: Mapping[str, Any], allow_code: bool = F
     loader, arguments = find_loader(name)
     code = loader.runs(*arguments, **options)
     if code and not allow_code:
-        raise UserError(
+        error = UserError(
             f"The recipe's data {code}: that runs code. If you trust the recipe, allow it: "
             "--allow-code, or allow_code=True in Python."
         )
+        error.page = "docs/trust.md"
+        raise error
     return load_data(name, **options)
 
 

@@ -17,6 +17,8 @@ class ZooError(UserError):
     The message quotes what a server sent: one line, and not a long one.
     """
 
+    page = "docs/zoo.md"
+
     def __init__(self, message: object = "") -> None:
         line = " ".join(str(message).split())
         super().__init__(line if len(line) <= LONGEST else f"{line[:LONGEST]} ...")

@@ -86,6 +86,8 @@ class UnknownModuleError(DGLError):
         The tree to name its path in.
     """
 
+    page = "docs/hooks.md"
+
     def __init__(self, module: nn.Module, reason: str, root: nn.Module | None = None) -> None:
         root = root or module
         path = next((name for name, part in root.named_modules() if part is module), "")

@@ -41,6 +41,7 @@ class Step:
 class DivergenceError(UserError):
     """The loss is no longer finite."""
 
+    page = "docs/transfer.md"
     steps: Sequence[Step] = ()
     """Those of the epoch that went before."""
 
