@@ -86,6 +86,8 @@ def test_python_blocks_of_model_cards_run(page: Path) -> None:
     widths = config["model"]["arguments"]
     graph.ndata["feat"] = torch.randn(20, widths["in_feats"])
     graph.edata["feat"] = torch.randn(graph.num_edges(), widths["edge_feats"])
+    if config["model"]["name"] == "resrgcn":  # indicators of the relations
+        graph.edata["feat"] = torch.eye(widths["edge_feats"])[torch.arange(graph.num_edges()) % 2]
     for columns in (config["data"]["preparation"] or {"node": []})["node"]:
         if columns["values"] is not None:  # node labels
             (values,) = columns["values"]
