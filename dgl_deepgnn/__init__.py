@@ -5,7 +5,7 @@ from typing import Any
 
 from dgl_deepgnn import _environment
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 if _environment.is_ready():
     from dgl_deepgnn.graph import Graph
