@@ -1,4 +1,4 @@
-"""What version 0.1 wrote, kept under tests/frozen: a later version reads it and finds the same."""
+"""What versions wrote, kept under tests/frozen: a later one reads it and finds the same."""
 
 from __future__ import annotations
 
@@ -19,14 +19,27 @@ from dgl_deepgnn.recipe import load_recipe
 from dgl_deepgnn.speedup import measure_speedup
 from dgl_deepgnn.training import RunFolder, train
 
-FROZEN = Path(__file__).parent / "frozen" / "0.1"
-NAMES = ("tiny.file", "tiny.karate")
+FROZEN = Path(__file__).parent / "frozen"
+NAMES = {
+    "0.1": ("tiny.file", "tiny.karate"),
+    "0.2": ("tiny.file", "tiny.karate", "tiny.types"),
+}
+every_model = pytest.mark.parametrize(
+    ("version", "name"), [(version, name) for version, names in NAMES.items() for name in names]
+)
+every_version = pytest.mark.parametrize("version", NAMES)
+
+
+@pytest.fixture
+def version(request: pytest.FixtureRequest) -> str:
+    """The version that a test is about."""
+    return str(request.param)
 
 
 @pytest.fixture(autouse=True)
-def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def copy(version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Work in a copy: the recipe names its data relative to the folder."""
-    shutil.copytree(FROZEN, tmp_path / "copy")
+    shutil.copytree(FROZEN / version, tmp_path / "copy")
     monkeypatch.chdir(tmp_path / "copy")
 
 
@@ -40,15 +53,15 @@ def table(file: str) -> list[dict[str, float]]:
         return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(lines)]
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_recipe_reads_as_the_run_has_it(name: str) -> None:
+@every_model
+def test_a_recipe_reads_as_the_run_has_it(version: str, name: str) -> None:
     recipe = load_recipe(f"{name}.yaml")
     assert RunFolder.open(Path("trained") / name, data_of(name)).recipe == recipe
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_model_loads_and_keeps_its_score(name: str) -> None:
-    assert list_pretrained(zoo="zoo") == list(NAMES)
+@every_model
+def test_a_model_loads_and_keeps_its_score(version: str, name: str) -> None:
+    assert list_pretrained(zoo="zoo") == list(NAMES[version])
     stored = load_file(f"zoo/{name}/model.safetensors")
     assert stored.keys() == from_pretrained(name, "zoo").state_dict().keys()
     expected: dict[str, Any] = json.loads(Path("evaluate.json").read_text())[name]
@@ -58,9 +71,9 @@ def test_a_model_loads_and_keeps_its_score(name: str) -> None:
     assert result["recomputed"] == pytest.approx(expected["recomputed"], abs=1e-6)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_predictions_are_the_same(name: str) -> None:
-    graphs = "graphs.bin"
+@every_model
+def test_predictions_are_the_same(version: str, name: str) -> None:
+    graphs = {"tiny.file": "graphs.bin", "tiny.types": "types.bin"}.get(name, "")
     if name == "tiny.karate":
         graphs = "karate.bin"
         dgl.save_graphs(graphs, load_data("karate").graphs)
@@ -71,7 +84,8 @@ def test_predictions_are_the_same(name: str) -> None:
         assert new == pytest.approx(old, abs=1e-5)
 
 
-def test_a_run_goes_on_where_it_was_and_is_published() -> None:
+@every_version
+def test_a_run_goes_on_where_it_was_and_is_published(version: str) -> None:
     recipe = load_recipe("tiny.file.yaml")
     run = train(recipe, Path("trained/tiny.file"), resume=True, progress=False).path
     summary = json.loads((run / "summary.json").read_text())
@@ -91,14 +105,15 @@ def test_a_run_goes_on_where_it_was_and_is_published() -> None:
     assert evaluate("tiny.file", "new", data=data_of("tiny.file"))["agrees"]
 
 
-def test_a_finished_run_is_published() -> None:
+@every_version
+def test_a_finished_run_is_published(version: str) -> None:
     publish("trained/tiny.karate", zoo="new")
     expected = evaluate("tiny.karate", "zoo")
     assert evaluate("tiny.karate", "new") == expected
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_model_gets_the_record_of_its_preparation(name: str) -> None:
+@pytest.mark.parametrize(("version", "name"), [("0.1", name) for name in NAMES["0.1"]])
+def test_a_model_gets_the_record_of_its_preparation(version: str, name: str) -> None:
     before = {file.name: file.read_bytes() for file in Path("zoo", name).iterdir()}
     recorded = evaluate(name, "zoo", data=data_of(name))["recorded"]
     refresh(name, "zoo", data=data_of(name))
