@@ -209,7 +209,9 @@ class Download(Life):
             return {}
         finally:
             del os.environ["DGL_DEEPGNN_OFFLINE"]
-        return {file.name: file.read_bytes() for file in folder.iterdir()}
+        # What a killed process was writing is no file yet, and goes.
+        whole = [file for file in folder.iterdir() if not file.name.endswith(".tmp")]
+        return {file.name: file.read_bytes() for file in whole}
 
     def check(self) -> None:
         found = self.finished()
