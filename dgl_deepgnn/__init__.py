@@ -23,12 +23,8 @@ if _environment.is_ready():
         list_models,
         register_model,
     )
-    from dgl_deepgnn.operator.aggregation import (
-        AggregationOperator,
-        aggregation_operator,
-        growth,
-        spectral_radius,
-    )
+    from dgl_deepgnn.operator.aggregation import AggregationOperator, aggregation_operator
+    from dgl_deepgnn.operator.growth import growth, spectral_radius
     from dgl_deepgnn.operator.schedule import interpolation_schedule
 
     def _hub() -> Any:

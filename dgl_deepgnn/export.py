@@ -20,7 +20,8 @@ from dgl_deepgnn.errors import DGLError, UserError
 from dgl_deepgnn.graph import AnyGraph, Graph, as_graph
 from dgl_deepgnn.nn import DeepGNN
 from dgl_deepgnn.nn.heads import EdgeHead, GraphHead, pool
-from dgl_deepgnn.operator.aggregation import AggregationOperator, Norm
+from dgl_deepgnn.operator.aggregation import AggregationOperator
+from dgl_deepgnn.operator.matrix import Norm
 
 __all__ = ["ITERATIONS", "TensorModel", "export_onnx", "export_program"]
 

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from dgl_deepgnn.errors import DGLError
 from dgl_deepgnn.graph import AnyGraph, as_graph
-from dgl_deepgnn.operator.aggregation import Norm, aggregation_operator
+from dgl_deepgnn.operator.aggregation import aggregation_operator
+from dgl_deepgnn.operator.matrix import Norm
 from dgl_deepgnn.operator.schedule import interpolation_schedule, without_ends
 
 __all__ = ["FAMILIES", "Family", "Prediction", "kappa", "kappa_derivative", "predict"]

@@ -31,7 +31,8 @@ from dgl_deepgnn.init.hooks import (
     multiply_radius,
     register_initializer,
 )
-from dgl_deepgnn.operator.aggregation import Norm, spectral_radius
+from dgl_deepgnn.operator.growth import spectral_radius
+from dgl_deepgnn.operator.matrix import Norm
 
 GAIN = nn.init.calculate_gain("relu")  # most of DGL's layers draw their weights with it
 _NEAR = 0.01  # of one, a spectral radius

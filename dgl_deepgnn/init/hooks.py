@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from dgl_deepgnn.errors import DGLError
 from dgl_deepgnn.graph import AnyGraph, as_graph
-from dgl_deepgnn.operator.aggregation import Norm, growth_by_layer, spectral_radius
+from dgl_deepgnn.operator.growth import growth_by_layer, spectral_radius
+from dgl_deepgnn.operator.matrix import Norm
 from dgl_deepgnn.registry import load_plugins
 
 __all__ = [

@@ -13,7 +13,8 @@ from dgl_deepgnn.errors import DGLError
 from dgl_deepgnn.graph import AnyGraph, is_graph
 from dgl_deepgnn.init import SCHEMES
 from dgl_deepgnn.init.hooks import GraphContext, LinearMap, Stage
-from dgl_deepgnn.operator.aggregation import NORMS, AggregationOperator, Norm
+from dgl_deepgnn.operator.aggregation import AggregationOperator
+from dgl_deepgnn.operator.matrix import NORMS, Norm
 from dgl_deepgnn.operator.memory import remembered_operator
 
 __all__ = [

@@ -19,7 +19,8 @@ from dgl_deepgnn.nn.conv import (
     undivided_radius,
 )
 from dgl_deepgnn.nn.residual_step import ResidualConnections, add_in_turn
-from dgl_deepgnn.operator.aggregation import AggregationOperator, Norm
+from dgl_deepgnn.operator.aggregation import AggregationOperator
+from dgl_deepgnn.operator.matrix import Norm
 
 __all__ = ["ResGCN", "ResGraphConv"]
 

@@ -26,7 +26,8 @@ from dgl_deepgnn.nn.conv import (
     multiply_share,
     undivided_radius,
 )
-from dgl_deepgnn.operator.aggregation import AggregationOperator, Norm
+from dgl_deepgnn.operator.aggregation import AggregationOperator
+from dgl_deepgnn.operator.matrix import Norm
 from dgl_deepgnn.options import InnerLayers
 
 __all__ = ["ResGIN", "ResGINConv"]

@@ -12,7 +12,8 @@ from dgl_deepgnn.errors import DGLError
 from dgl_deepgnn.init.hooks import GraphContext, LinearMap, Stage, register_initializer
 from dgl_deepgnn.nn.body import DeepGNN, register_model
 from dgl_deepgnn.nn.conv import ResidualConv, describe_edge_map, undivided_radius
-from dgl_deepgnn.operator.aggregation import AggregationOperator, Norm
+from dgl_deepgnn.operator.aggregation import AggregationOperator
+from dgl_deepgnn.operator.matrix import Norm
 
 __all__ = ["ResGraphSAGE", "ResSAGEConv"]
 

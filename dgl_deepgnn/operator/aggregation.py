@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -13,21 +13,16 @@ from torch import Tensor, nn
 
 from dgl_deepgnn.errors import DGLError
 from dgl_deepgnn.graph import AnyGraph, Graph, as_graph, u_mul_e_sum
+from dgl_deepgnn.operator.growth import as_depth, mean_growth, spectral_radii
+from dgl_deepgnn.operator.matrix import (
+    Norm,
+    aggregation_matrix,
+    batch_sizes,
+    concatenated_ranges,
+)
 from dgl_deepgnn.operator.sparse import SparseMatrix, SparseProduct, both_ways
-from dgl_deepgnn.operator.spectral import block_spectral_radii
 
-__all__ = [
-    "NORMS",
-    "AggregationOperator",
-    "Norm",
-    "aggregation_operator",
-    "growth",
-    "growth_by_layer",
-    "spectral_radius",
-]
-
-Norm = Literal["both", "right", "left", "none"]
-NORMS: tuple[Norm, ...] = ("both", "right", "left", "none")
+__all__ = ["AggregationOperator", "aggregation_operator"]
 
 
 class AggregationOperator:
@@ -244,7 +239,7 @@ class AggregationOperator:
         if self._trainable is not None:
             raise DGLError("An operator with trainable edge weights cannot be cut into parts.")
         chosen = np.asarray(which, dtype=np.int64)
-        num_nodes, num_edges = _batch_sizes(self.graph), self.graph.batch_num_edges().cpu().numpy()
+        num_nodes, num_edges = batch_sizes(self.graph), self.graph.batch_num_edges().cpu().numpy()
         first = (np.cumsum(num_nodes) - num_nodes)[chosen]
         sizes = num_nodes[chosen]
         shift = np.cumsum(sizes) - sizes - first
@@ -355,16 +350,16 @@ def aggregation_operator(
             f"t must be a number in (0, 1], got {t!r}. (Models also take schedules by layer.)"
         )
     graph = as_graph(graph)
-    matrix, edge_scale = _aggregation_matrix(graph, norm, edge_weight)
-    sizes = _batch_sizes(graph)
+    matrix, edge_scale = aggregation_matrix(graph, norm, edge_weight)
+    sizes = batch_sizes(graph)
     if spectral_radius is not None:
         if not 0 < spectral_radius < float("inf"):
             raise DGLError(f"spectral_radius must be positive and finite, got {spectral_radius}.")
         radii = np.full(len(sizes), float(spectral_radius))
     elif depth is not None:
-        radii = _mean_growth(_spectral_radii(graph, matrix, norm, depth=_as_depth(depth)))
+        radii = mean_growth(spectral_radii(graph, matrix, norm, depth=as_depth(depth)))
     else:
-        radii = _spectral_radii(graph, matrix, norm)
+        radii = spectral_radii(graph, matrix, norm)
     divisor = np.repeat(radii, sizes)[:, None]
     matrix = sp.csr_matrix(matrix.multiply(t / divisor))
     if t < 1:
@@ -386,252 +381,6 @@ def aggregation_operator(
     return AggregationOperator(graph, matrix, t, radii, trainable, per_edge=per_edge)
 
 
-def spectral_radius(
-    graph: AnyGraph,
-    norm: Norm = "none",
-    edge_weight: Tensor | None = None,
-    *,
-    self_weight: float = 0.0,
-) -> Tensor:
-    r"""Spectral radius :math:`\lambda` (Perron root) of a graph's aggregation matrix.
-
-    Parameters
-    ----------
-    graph : DGLGraph
-        A homogeneous graph or a batch of them.
-    norm : {"both", "right", "left", "none"}
-        The aggregation, as in :class:`dgl.nn.GraphConv`.
-    edge_weight : Tensor, optional
-        One non-negative weight an edge, shape (E,).
-    self_weight : float
-        Non-negative multiple of the identity to add to the matrix, as GIN's ``1 + eps``.
-
-    Returns
-    -------
-    Tensor
-        One value a graph of the batch, shape (B,), float64; 1 for a graph without nodes.
-
-    Raises
-    ------
-    DGLError
-        If a graph has no directed cycle (and there is no `self_weight`), or a weight is negative
-        or not finite.
-
-    Examples
-    --------
-    >>> star = Graph(([0, 0, 0, 0, 1, 2, 3, 4], [1, 2, 3, 4, 0, 0, 0, 0]))
-    >>> spectral_radius(star)
-    tensor([2.], dtype=torch.float64)
-    """
-    return torch.from_numpy(_radii(graph, norm, edge_weight, self_weight, None))
-
-
-def growth(
-    graph: AnyGraph,
-    norm: Norm,
-    depth: int,
-    edge_weight: Tensor | None = None,
-    *,
-    self_weight: float = 0.0,
-) -> Tensor:
-    r"""Factor by which a graph's aggregation grows in one of `depth` layers.
-
-    What a network feels is the spectral radius :math:`\lambda` only where the graph is strongly
-    connected, as every undirected one is, component by component. Where paths lead from one
-    strongly connected component to another, as in a directed acyclic graph with self-loops,
-    the powers of the aggregation A grow or shrink for long before they settle. There it is
-
-    .. math:: \lambda_L = (\lVert A^L 1 \rVert / \lVert 1 \rVert)^{1/L},
-
-    since features of different nodes soon are alike in a deep network. With depth it tends to
-    :math:`\lambda`. Derived here.
-
-    Parameters
-    ----------
-    graph, norm, edge_weight, self_weight
-        As in :func:`spectral_radius`.
-    depth : int
-        Number L of aggregations one after the other, at least 1.
-
-    Returns
-    -------
-    Tensor
-        One value a graph of the batch, shape (B,), float64; 1 for a graph without nodes. Weights
-        of variance :math:`2 / (\mathrm{fan\_in}\, \lambda_L^2)` are critical for L layers.
-
-    Raises
-    ------
-    DGLError
-        As in :func:`spectral_radius`, or if `depth` is not a positive whole number.
-
-    Examples
-    --------
-    >>> path = Graph((range(99), range(1, 100))).add_self_loop()
-    >>> spectral_radius(path, "none").item()
-    1.0
-    >>> [round(growth(path, "none", depth).item(), 2) for depth in (10, 100, 1000, 10000)]
-    [1.99, 1.99, 1.37, 1.06]
-    """
-    steps = _radii(graph, norm, edge_weight, self_weight, _as_depth(depth))
-    return torch.from_numpy(_mean_growth(steps))
-
-
-def growth_by_layer(
-    graph: AnyGraph,
-    norm: Norm,
-    depth: int,
-    edge_weight: Tensor | None = None,
-    *,
-    self_weight: float = 0.0,
-) -> Tensor:
-    r"""Factor by which a graph's aggregation grows in each of `depth` layers.
-
-    In layer l :math:`\lVert A^l 1 \rVert / \lVert A^{l-1} 1 \rVert`, or the spectral radius, where
-    :func:`growth` is that: their geometric mean is :func:`growth`. Weights that suit every layer by
-    itself keep the layers in between at order one, too.
-
-    Parameters
-    ----------
-    graph, norm, depth, edge_weight, self_weight
-        As in :func:`growth`.
-
-    Returns
-    -------
-    Tensor
-        Shape (depth, B), float64.
-
-    Raises
-    ------
-    DGLError
-        As in :func:`growth`.
-
-    Examples
-    --------
-    >>> path = Graph((range(3), range(1, 4))).add_self_loop()
-    >>> growth_by_layer(path, "none", 3)[:, 0].square().round(decimals=2).tolist()
-    [3.25, 3.23, 3.1]
-    """
-    return torch.from_numpy(_radii(graph, norm, edge_weight, self_weight, _as_depth(depth)))
-
-
-def _as_depth(depth: object) -> int:
-    if isinstance(depth, bool) or not isinstance(depth, int | np.integer) or depth < 1:
-        raise DGLError(f"depth must be a whole number of at least 1, got {depth!r}.")
-    return int(depth)
-
-
-def _mean_growth(steps: np.ndarray) -> np.ndarray:
-    """Geometric mean over the layers, shape (B,); exactly what is the same in all of them."""
-    with np.errstate(divide="ignore"):
-        mean = np.exp(np.log(steps).mean(axis=0))
-    return np.where((steps == steps[0]).all(axis=0), steps[0], mean)
-
-
-def concatenated_ranges(sizes: np.ndarray, which: np.ndarray) -> np.ndarray:
-    """Positions of the chosen groups' members, where groups of these sizes follow one another.
-
-    Examples
-    --------
-    >>> concatenated_ranges(np.array([2, 3, 1]), np.array([2, 0])).tolist()
-    [5, 0, 1]
-    """
-    lengths = sizes[which]
-    starts = (np.cumsum(sizes) - sizes)[which]
-    inside = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    return np.repeat(starts, lengths) + inside
-
-
-def _aggregation_matrix(
-    graph: AnyGraph, norm: Norm, edge_weight: Tensor | None
-) -> tuple[sp.csr_matrix, np.ndarray]:
-    """Matrix A (rows are destinations) and the normalisation of every edge, shape (E,)."""
-    if norm not in NORMS:
-        raise DGLError(f"norm must be one of {', '.join(map(repr, NORMS))}, got {norm!r}.")
-    if len(graph.canonical_etypes) != 1:
-        raise DGLError(
-            f"The graph has {len(graph.canonical_etypes)} edge types; one relation at a time "
-            "is aggregated. Wrap the layer in dgl.nn.HeteroGraphConv."
-        )
-    num_edges = graph.num_edges()
-    if edge_weight is None:
-        weight = np.ones(num_edges)
-    else:
-        if edge_weight.numel() != num_edges:
-            raise DGLError(
-                f"edge_weight has shape {tuple(edge_weight.shape)}, but the graph has "
-                f"{num_edges} edges: expected ({num_edges},)."
-            )
-        weight = edge_weight.detach().reshape(-1).double().cpu().numpy()
-        if not np.isfinite(weight).all() or (weight < 0).any():
-            raise DGLError(
-                "Edge weights must be finite and non-negative: the critical initialization is "
-                "defined for non-negative aggregation only. "
-                f"Edge {int(np.flatnonzero(~(weight >= 0) | np.isinf(weight))[0])} is not."
-            )
-    src, dst = (ends.cpu().numpy() for ends in graph.edges(order="eid"))
-    out_degree = np.bincount(src, minlength=graph.num_src_nodes()).clip(min=1).astype(np.float64)
-    in_degree = np.bincount(dst, minlength=graph.num_dst_nodes()).clip(min=1).astype(np.float64)
-    scale = {
-        "both": 1 / np.sqrt(out_degree[src] * in_degree[dst]),
-        "right": 1 / in_degree[dst],
-        "left": 1 / out_degree[src],
-        "none": np.ones(num_edges),
-    }[norm]
-    shape = (graph.num_dst_nodes(), graph.num_src_nodes())
-    return sp.csr_matrix((scale * weight, (dst, src)), shape=shape), scale
-
-
-def _is_square(graph: AnyGraph) -> bool:
-    return not graph.is_block and graph.srctypes == graph.dsttypes
-
-
 def _dst_in_src(graph: AnyGraph) -> bool:
     """Whether the destination nodes are the first source nodes (DGL's rule for blocks)."""
     return graph.srctypes == graph.dsttypes
-
-
-def _batch_sizes(graph: AnyGraph) -> np.ndarray:
-    if _is_square(graph):
-        return graph.batch_num_nodes().cpu().numpy()
-    return np.array([graph.num_dst_nodes()])
-
-
-def _radii(
-    graph: AnyGraph, norm: Norm, edge_weight: Tensor | None, self_weight: float, depth: int | None
-) -> np.ndarray:
-    if not 0 <= self_weight < float("inf"):
-        raise DGLError(f"self_weight must be finite and non-negative, got {self_weight}.")
-    graph = as_graph(graph)
-    matrix, _ = _aggregation_matrix(graph, norm, edge_weight)
-    return _spectral_radii(graph, matrix, norm, self_weight, depth)
-
-
-def _spectral_radii(
-    graph: AnyGraph,
-    matrix: sp.csr_matrix,
-    norm: Norm,
-    self_weight: float = 0.0,
-    depth: int | None = None,
-) -> np.ndarray:
-    if not _is_square(graph):
-        if norm == "none":
-            raise DGLError(
-                "A sampler's block, or a relation between two node types, has no spectral radius "
-                "of its own. Pass spectral_radius=..., for a block that of the full graph: "
-                "dgl_deepgnn.spectral_radius(graph)."
-            )
-        return np.full(1 if depth is None else (depth, 1), 1 + self_weight)
-    sizes = _batch_sizes(graph)
-    # On an undirected unweighted graph these are the exact Perron vectors.
-    degree = np.maximum(graph.in_degrees().cpu().numpy(), 1).astype(np.float64)
-    start = degree ** {"right": 0.0, "none": 0.0, "both": 0.5, "left": 1.0}[norm]
-    radii = block_spectral_radii(matrix, sizes, start, self_weight=self_weight, depth=depth)
-    if (radii == 0).any():
-        which = int(np.nonzero(radii == 0)[-1][0])
-        where = "The graph" if radii.shape[-1] == 1 else f"Graph {which} of the batch"
-        raise DGLError(
-            f"{where} has no directed cycle (of positive weight), so its spectral radius is 0 and "
-            "no weight scale is critical: after as many layers as its longest path all features "
-            "are zero. Add self-loops: graph = graph.add_self_loop()."
-        )
-    return radii

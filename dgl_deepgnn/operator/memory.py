@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from dgl_deepgnn.graph import AnyGraph, Graph, as_graph
-from dgl_deepgnn.operator.aggregation import AggregationOperator, Norm, aggregation_operator
+from dgl_deepgnn.operator.aggregation import AggregationOperator, aggregation_operator
+from dgl_deepgnn.operator.matrix import Norm
 
 __all__ = ["MOST", "remembered_operator"]
 

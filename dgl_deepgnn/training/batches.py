@@ -16,7 +16,8 @@ from dgl_deepgnn.errors import UserError
 from dgl_deepgnn.graph import batch
 from dgl_deepgnn.nn import DeepGNN
 from dgl_deepgnn.nn.inference import layerwise_inference
-from dgl_deepgnn.operator.aggregation import AggregationOperator, concatenated_ranges
+from dgl_deepgnn.operator.aggregation import AggregationOperator
+from dgl_deepgnn.operator.matrix import concatenated_ranges
 from dgl_deepgnn.operator.sparse import to_sparse
 from dgl_deepgnn.recipe import BatchingSection
 from dgl_deepgnn.training.processes import ONE, Processes

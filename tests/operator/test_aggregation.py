@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
 from dgl_deepgnn import aggregation_operator, spectral_radius
-from dgl_deepgnn.operator.aggregation import NORMS
+from dgl_deepgnn.operator.matrix import NORMS
 
 
 def dense_adjacency(graph: dgl.DGLGraph, norm: str, weight: Tensor | None = None) -> Tensor:

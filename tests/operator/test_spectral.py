@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dgl_deepgnn import spectral_radius
-from dgl_deepgnn.operator.aggregation import NORMS, growth, growth_by_layer
+from dgl_deepgnn.operator.growth import growth, growth_by_layer
+from dgl_deepgnn.operator.matrix import NORMS
 from dgl_deepgnn.operator.spectral import block_spectral_radii
 
 
