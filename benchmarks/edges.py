@@ -87,10 +87,10 @@ def main() -> None:
     lines = [
         "# Edge features and relations in the convolutions",
         "",
-        f"Made by `{COMMAND}`: mean square of the output at the start, "
-        f"{' / '.join(map(str, DEPTHS))} layers of width {WIDTH} without residual connections, on random graphs of {NODES} nodes "
-        f"and {5 * NODES} edges, with {EDGE_FEATS} edge features (standard normal), or as many "
-        f"relations; geometric mean of {SEEDS} seeds.",
+        f"Made by `{COMMAND}`: mean square of the output at the start, behind layers of width "
+        f"{WIDTH} without residual connections, on random graphs of {NODES} nodes and {5 * NODES} "
+        f"edges, with {EDGE_FEATS} edge features (standard normal), or as many relations; geometric "
+        f"mean of {SEEDS} seeds.",
         "",
         "| layer or model | " + " | ".join(f"{depth} layers" for depth in DEPTHS) + " |",
         "|---|" + "---|" * len(DEPTHS),
