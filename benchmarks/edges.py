@@ -89,7 +89,7 @@ def main() -> None:
         "",
         f"Made by `{COMMAND}`: mean square of the output at the start, behind layers of width "
         f"{WIDTH} without residual connections, on random graphs of {NODES} nodes and {5 * NODES} "
-        f"edges, with {EDGE_FEATS} edge features (standard normal), or as many relations; geometric "
+        f"edges, with {EDGE_FEATS} edge features (standard normal) or as many relations; geometric "
         f"mean of {SEEDS} seeds.",
         "",
         "| layer or model | " + " | ".join(f"{depth} layers" for depth in DEPTHS) + " |",
