@@ -58,8 +58,8 @@ Other questions have tables and commands of their own:
   [docs/hooks.md](../docs/hooks.md) (`python -m benchmarks.hooks.table`);
 - [one_line_fix.md](one_line_fix.md): one stack of DGL's layers trained before and after `critical_`
   (`python benchmarks/one_line_fix.py`);
-- [edges.md](edges.md): the scale of deep networks that read edge features or relations, beside DGL's
-  layers (`python -m benchmarks.edges`);
+- [edges.md](edges.md): the scale of deep networks that read edge features or relations, beside
+  DGL's layers (`python -m benchmarks.edges`);
 - [one_draw.md](one_draw.md): how far one draw is from the mean of all
   (`python -m benchmarks.one_draw`);
 - [signal_by_depth.md](signal_by_depth.md): signal and gradient by depth, DGL's layers and ours

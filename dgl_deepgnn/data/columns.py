@@ -42,6 +42,11 @@ class Columns(Record):
             raise ValueError("values must ascend, and there must be some")
         return values
 
+    @property
+    def least_width(self) -> int:
+        """Columns at least; numbers may have several."""
+        return 1 if self.values is None else sum(map(len, self.values))
+
     @classmethod
     def indicators(cls, field: str | None, rows: Iterable[Tensor]) -> Columns:
         """Indicator columns of all values that occur in a field of some graphs."""

@@ -288,6 +288,8 @@ def _edge_columns(
                 f"Data set {name!r}: edata of graph {index} has no {field!r}, the edge features: "
                 f"it has {', '.join(sorted(frame)) or 'nothing'}."
             )
+    if not any(len(frame[field]) for frame in frames):
+        raise DGLError(f"Data set {name!r} has no edges, and so no edge features ({field!r}).")
     if any(frame[field].is_floating_point() for frame in frames):
         return [Columns(field=field)]
     return [Columns.indicators(field, [frame[field] for frame in frames])]

@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from dgl_deepgnn.data.columns import Columns, Record
-from dgl_deepgnn.data.relations import Relations
+from dgl_deepgnn.data.relations import RELATION, TARGET, Relations
 from dgl_deepgnn.data.scaling import apply_scaling
 from dgl_deepgnn.data.task_data import Level
 from dgl_deepgnn.data.transforms import undirected
@@ -40,6 +40,16 @@ class Preparation(Record):
     relations: Relations | None = None
     """Of heterogeneous graphs, which are made flat first; None: they are homogeneous."""
 
+    @model_validator(mode="after")
+    def _check(self) -> Preparation:
+        relations = self.relations
+        if relations is not None:
+            if self.self_loops or self.bidirected:
+                raise ValueError("relations have neither self_loops nor bidirected beside them")
+            if (relations.target is None) != (self.level == "graph") or self.level == "edge":
+                raise ValueError("relations.target is the type with labels, on the node level only")
+        return self
+
     def apply(self, graph: AnyGraph, where: str) -> AnyGraph:
         """Graph with the edges, columns ("feat") and weights ("weight") of the preparation alone.
 
@@ -61,9 +71,17 @@ class Preparation(Record):
         DGLError
             If a field is not there, holds a value that has no column, or is no weight.
         """
-        if self.relations is not None and not graph.is_homogeneous:
-            graph = self.relations.flatten(graph, where)
+        if self.relations is not None:
+            if not graph.is_homogeneous:
+                graph = self.relations.flatten(graph, where)
+            elif RELATION not in graph.edata:
+                raise DGLError(
+                    f"{where} is homogeneous; a heterogeneous one with the node types "
+                    f"{list(self.relations.node_types)} is expected."
+                )
         made = make_graph(graph.edges(order="eid"), graph.num_nodes())
+        if self.relations is not None:
+            made.ndata[TARGET] = graph.ndata[TARGET]
         if self.level == "edge":
             if self.bidirected:
                 src, dst = made.edges(order="eid")
@@ -213,6 +231,8 @@ def checked_features(
     DGLError
         If features or weights are missing, not finite or of another width.
     """
+    if not graph.is_homogeneous:
+        raise DGLError(f"{where} is heterogeneous: a prepared graph is one graph, see prepare.")
     graph = graph.local_var()
     for kind, width in widths.items():
         name = f"{kind[0]}data"

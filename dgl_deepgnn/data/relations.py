@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from dgl_deepgnn.data.columns import Columns, Record
@@ -29,6 +29,20 @@ class Relations(Record):
     """Whether every relation has another one with its edges reversed, behind all of them."""
     target: str | None = None
     """Type of the nodes that have labels; None where whole graphs have them."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Relations:
+        if self.target is not None and self.target not in self.node_types:
+            raise ValueError("target is none of the node types")
+        return self
+
+    @property
+    def width(self) -> int:
+        """Of the features, as far as their columns tell: one of numbers may be several."""
+        columns = [column for some in self.node_types.values() for column in some]
+        return sum(column.least_width for column in columns) + (
+            len(self.node_types) if len(self.node_types) > 1 else 0
+        )
 
     @property
     def number(self) -> int:
@@ -54,6 +68,8 @@ class Relations(Record):
             if field is not None:
                 rows = [frame[field] for frame in frames]
                 whole = rows[0].dim() == 1 and not rows[0].is_floating_point()
+                if whole and not any(map(len, rows)):
+                    continue  # no nodes, no values
                 columns = Columns.indicators(field, rows) if whole else Columns(field=field)
                 node_types[kind] = [columns]
         return cls(

@@ -43,11 +43,14 @@ def transform_features(
         frames = [getattr(g, f"{kind[0]}data") for g, use in zip(graphs, seen, strict=True) if use]
         return torch.cat([frame["feat"] for frame in frames])
 
-    record: dict[str, dict[str, Any]] = {
-        kind: {"transform": how, **_statistics(known(task.graphs, kind).double(), how)}
-        for kind in ("node", "edge")
-        if "feat" in getattr(task.graphs[0], f"{kind[0]}data")
-    }
+    record: dict[str, dict[str, Any]] = {}
+    for kind in ("node", "edge"):
+        if "feat" in getattr(task.graphs[0], f"{kind[0]}data"):
+            feat = known(task.graphs, kind).double()
+            # Messages: an edge without features, such as a loop, is to stay one; so are relations.
+            centred = kind == "node" or task.level == "edge"
+            this = how if centred or not _are_indicators(feat) else "none"
+            record[kind] = {"transform": this, **_statistics(feat, this, centred)}
     graphs = [apply_scaling(graph, record) for graph in task.graphs]
     for kind, entry in record.items():
         feat = known(graphs, kind)
@@ -165,11 +168,15 @@ def far_outside(feat: Tensor, entry: Mapping[str, Any]) -> str | None:
     )
 
 
-def _statistics(feat: Tensor, how: str) -> dict[str, list[float]]:
+def _are_indicators(feat: Tensor) -> bool:
+    return bool(((feat == 0) | (feat == 1)).all() and (feat.sum(dim=1) <= 1).all())
+
+
+def _statistics(feat: Tensor, how: str, centred: bool) -> dict[str, list[float]]:
     if how not in ("standardize", "rescale"):
         return {}
-    mean = feat.mean(dim=0)
-    variance = feat.var(dim=0, unbiased=False)
+    mean = feat.mean(dim=0) if centred else feat.new_zeros(feat.shape[1])
+    variance = feat.var(dim=0, unbiased=False) if centred else feat.square().mean(dim=0)
     if how == "rescale":
         variance = variance.mean().expand_as(mean)
     # A constant column becomes zero rather than noise of rounding.

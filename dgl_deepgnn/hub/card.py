@@ -126,6 +126,12 @@ def _early_training(speedups: dict[str, Any]) -> str:
     )
 
 
+_OF_TARGET = (
+    ' Scores are those of all nodes, type by type; `graph.ndata["is_target"]` says which belong to '
+    "the type that had labels, in their order."
+)
+
+
 def _use(config: Config, name: str) -> str:
     source = config.recipe.data.name
     named = "" if find_loader(source)[0].safe else f" --data {shlex.quote(source)}"
@@ -147,14 +153,24 @@ def _use(config: Config, name: str) -> str:
 def _limits(config: Config, metrics: dict[str, Any]) -> str:
     arguments, data = config.model.arguments, config.data
     edge_feats = arguments.get("edge_feats")
+    preparation = data.preparation
+    relations = None if preparation is None else preparation.relations
+    graphs = "homogeneous graphs with "
+    if relations is not None:
+        edges = "; ".join(" ".join(kind) for kind in relations.edge_types)
+        graphs = (
+            f"heterogeneous graphs of the node types {', '.join(relations.node_types)} and the "
+            f"edges {edges}, which become one graph with "
+        )
     lines = [
         f"Meant for research on deep graph networks and as a start for fine-tuning on data like "
         f"{data.name}; not for decisions about people, and not tested in any product.",
-        f"Input: homogeneous graphs with {counted(arguments['in_feats'], 'node feature')}"
+        f"Input: {graphs}{counted(arguments['in_feats'], 'node feature')}"
         + (f" and {counted(edge_feats, 'edge feature')}" if edge_feats else "")
         + (", and edge weights" if data.weighted else "")
         + (", every node with a self-loop" if data.self_loops else "")
-        + ". `model.prepare` and `predict` do to raw graphs what was done in training.",
+        + ". `model.prepare` and `predict` do to raw graphs what was done in training."
+        + ("" if relations is None or relations.target is None else _OF_TARGET),
         f"Trained and scored on {data.name} alone. What it does on other data is not known.",
     ]
     if not data.inductive:

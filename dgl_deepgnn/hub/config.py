@@ -143,12 +143,13 @@ def _check_data(model: ModelFacts, data: DataFacts) -> None:
     if data.preparation is not None and data.weighted != (data.preparation.edge_weight is not None):
         raise ValueError("data.weighted does not agree with data.preparation.edge_weight")
     for kind, width in (("node", "in_feats"), ("edge", "edge_feats")):
-        made = sum(
-            1 if some.values is None else sum(map(len, some.values))
-            for some in getattr(data.preparation, kind, [])
-        )
+        made = sum(some.least_width for some in getattr(data.preparation, kind, []))
+        relations = None if data.preparation is None else data.preparation.relations
+        if relations is not None and kind == "node":
+            made = max(made, relations.width)
         most = arguments.get(width)
-        if type(most) is int and made > most:
+        unread = kind == "edge" and most == 0  # edge features that the model does without
+        if type(most) is int and made > most and not unread:
             raise ValueError(f"data.preparation.{kind} makes more columns than {width}={most}")
     if "node" not in data.features:
         raise ValueError("data.features: the record of node features is missing")

@@ -112,10 +112,9 @@ def predict(
                         )
                     own = scores[max(first - before, 0) : max(first + size - before, 0)]
                     before += len(scores)
-                    if len(own):
-                        items = _items(facts["level"], index, one, range(start, start + len(own)))
-                        table.write({**items, **_columns(facts["target"], own)})
-                        start += len(own)
+                    items = _items(facts["level"], index, one, range(start, start + len(own)))
+                    table.write({**items, **_columns(facts["target"], own)})
+                    start += len(own)
                 count += size
     except OSError as error:
         raise UserError(f"{output} cannot be written: {error.strerror}.") from None
@@ -185,7 +184,7 @@ def _columns(target: str, scores: Tensor) -> dict[str, Tensor]:
 
 def _span(facts: Mapping[str, Any], graph: AnyGraph) -> tuple[int, int]:
     """Which of the scores are those of the file's items: the first one, and how many."""
-    relations = (facts["preparation"] or {}).get("relations")
+    relations = (facts.get("preparation") or {}).get("relations")
     target = None if relations is None else relations["target"]
     if target is not None and not graph.is_homogeneous:
         first = Relations.model_validate(relations).first_of(graph)

@@ -49,17 +49,40 @@ def shares_of_branches(
             if part is not None:
                 consumers.setdefault(part, []).append(node)
     ends = []
-    for node, terms in sums(roots):
-        pure = any(weights_of(term) is None for term in terms)
-        if pure or not _normed(node, consumers, {*roots}, weights_of):
+    for node, _ in sums(roots):
+        users = consumers.get(node, [])
+        part_of_another = len(users) == 1 and _is_sum(users[0])
+        if part_of_another or not _normed(node, consumers, {*roots}, weights_of):
             continue
-        for branch, skip in (terms, terms[::-1]):
-            if is_made_of(branch, skip):
+        terms = _terms(node, consumers, weights_of)
+        for branch in terms:
+            skip = next((term for term in terms if is_made_of(branch, term)), None)
+            if skip is not None:
                 ends.append(_last_weights(branch, skip, weights_of))
-                break
     if len(ends) < 2:
         return {}
     return {weight: 1 / len(ends) for end in ends for weight in end}
+
+
+def _is_sum(node: Any) -> bool:
+    return type(node).__name__ == "AddBackward0" and len(node.next_functions) == 2
+
+
+def _terms(
+    node: Any,
+    consumers: dict[Any, list[Any]],
+    weights_of: Callable[[Any], frozenset[int] | None],
+) -> list[Any]:
+    """What a sum adds up, and sums that are only part of it; not biases."""
+    found: list[Any] = []
+    for part, _ in node.next_functions:
+        if part is None or weights_of(part) is None:
+            continue
+        if _is_sum(part) and len(consumers[part]) == 1:
+            found += _terms(part, consumers, weights_of)
+        else:
+            found.append(part)
+    return found
 
 
 def _normed(
@@ -74,6 +97,9 @@ def _normed(
         last = todo.pop()
         users = consumers.get(last, [])
         if last in roots or any(weights_of(user) for user in users):
+            return False
+        # Used by a sum and by something else: a skip connection that nothing normalizes.
+        if len(users) > 1 and any(_is_sum(user) for user in users):
             return False
         new = [user for user in users if user not in seen and not is_norm(user)]
         seen.update(new)

@@ -162,6 +162,11 @@ class DeepGNN(Pretrained, nn.Module):
             "other than 'batch' with checkpoint=True",
             not (checkpoint and norm_layer == "batch"),
         )
+        whole = isinstance(edge_feats, int) and not isinstance(edge_feats, bool)
+        _require(
+            "edge_feats", edge_feats, "a whole number of at least 0", whole and edge_feats >= 0
+        )
+        _require("edge_messages", edge_messages, "True or False", isinstance(edge_messages, bool))
         if edge_messages and (edge_feats < 1 or num_layers < 2):
             raise DGLError(
                 "edge_messages needs edge features and at least two layers, got edge_feats="
@@ -297,6 +302,11 @@ class DeepGNN(Pretrained, nn.Module):
 
     def check_features(self, feat: Tensor) -> None:
         """Refuse features of another width or type than the model's."""
+        if not isinstance(feat, Tensor):
+            raise DGLError(
+                f"feat is a {type(feat).__name__}; a tensor is expected. Of a heterogeneous graph "
+                "dgl_deepgnn.load_data or model.prepare makes one graph with one."
+            )
         if feat.dim() != 2 or feat.shape[1] != self.in_feats:
             raise DGLError(
                 f"Features have shape {tuple(feat.shape)}, but the model was built with "

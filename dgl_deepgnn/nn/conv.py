@@ -167,7 +167,7 @@ class ResidualConv(nn.Module):
                     f"in_feats={self.in_feats} and the graph has {nodes} such nodes: expected "
                     f"({nodes}, {self.in_feats})."
                 )
-        if src.layout != torch.strided and self.in_feats <= self.out_feats:
+        if src.layout != torch.strided and (self.in_feats <= self.out_feats or self.edge_feats):
             src = src.to_dense()  # only the product with narrower weights is worth a sparse one
         if dst is None and operator.graph.srctypes == operator.graph.dsttypes:
             # A sampler's block has its destination nodes first among its source nodes.
@@ -274,7 +274,7 @@ def with_edge_feat(
         problem = "are missing" if given is None else f"have shape {given}"
         raise DGLError(
             f"Edge features {problem}, but the layers were built with edge_feats={width}: expected "
-            f"edge_feat of shape ({edges}, {width})."
+            f"edge_feat of shape ({edges}, {width}), of a prepared graph edata['feat']."
         )
     return operator
 

@@ -112,13 +112,12 @@ class ResRelGraphConv(ResidualConv):
         relations = _relations(operator, src)
         mean = SparseProduct.apply(src, *relations.means)
         if self.t < 1:
-            own = dst.index_select(0, relations.node) * relations.scale.to(dst)[:, None]
-            mean = torch.lerp(own, mean, self.t)
+            mean = torch.lerp(dst.index_select(0, relations.node), mean, self.t)
         weight: Tensor = self.weight
         if self.coefficients is not None:
             weight = torch.einsum("rb,bio->rio", self.coefficients, weight)
         parts = mean.split(relations.sizes)
-        products = torch.cat([part @ weight[r] for r, part in enumerate(parts)])
+        products = torch.cat([part @ weight[r] for r, part in enumerate(parts)]).to(src.dtype)
         out = SparseProduct.apply(products, *relations.sums)
         own = dst if relations.alone is None else dst * relations.alone.to(dst)[:, None]
         out = out + own @ self.weight_self
@@ -143,15 +142,15 @@ class ResRelGraphConv(ResidualConv):
 def _describe(conv: nn.Module, context: GraphContext) -> list[Stage]:
     assert isinstance(conv, ResRelGraphConv)
     widths = conv.in_feats, conv.out_feats
-    maps = [
-        LinearMap(conv, conv.weight_self, *widths, conv.bias, share=0.5),
-        LinearMap(conv, conv.weight, *widths, share=0.5),
+    if conv.coefficients is not None and conv.coefficients.requires_grad:
+        # No map of features: a combination of B matrices has the mean square of one.
+        nn.init.normal_(conv.coefficients, std=conv.coefficients.shape[1] ** -0.5)
+    return [
+        [
+            LinearMap(conv, conv.weight_self, *widths, conv.bias, share=0.5),
+            LinearMap(conv, conv.weight, *widths, share=0.5),
+        ]
     ]
-    if conv.coefficients is None:
-        return [maps]
-    rels, bases = conv.coefficients.shape
-    # A sum of B products has the mean square of one.
-    return [[LinearMap(conv, conv.coefficients, bases, rels, share=0.5)], maps]
 
 
 @dataclass(frozen=True)
@@ -163,12 +162,11 @@ class _Relations:
     sizes: list[int]
     """Pairs of each relation."""
     node: Tensor
-    scale: Tensor
-    """Of each pair one over the root of the number of relations that lead to its node."""
+    """Of each pair."""
     means: tuple[SparseMatrix, SparseMatrix]
     """From source nodes to pairs, and back."""
     sums: tuple[SparseMatrix, SparseMatrix]
-    """From pairs to destination nodes, and back."""
+    """From pairs to destination nodes, over the root of the number of pairs there, and back."""
     alone: Tensor | None
     """The root of 2 for nodes that no relation leads to, 1 for others; None if there are none."""
 
@@ -179,13 +177,19 @@ def _relations(operator: AggregationOperator, src: Tensor) -> _Relations:
     assert feat is not None
     key = "relations", src.device, src.dtype
     found = operator.derived.get(key)
-    if found is None or found.feat is not feat or found.version != feat._version:
-        found = operator.derived[key] = _read(operator, feat, src.device, src.dtype)
+    version = -1 if feat.is_inference() else feat._version  # inference tensors count none
+    if found is None or found.feat is not feat or found.version != version:
+        found = _read(operator, feat, version, src.device, src.dtype)
+        operator.derived[key] = found
     return found
 
 
 def _read(
-    operator: AggregationOperator, feat: Tensor, device: torch.device, dtype: torch.dtype
+    operator: AggregationOperator,
+    feat: Tensor,
+    version: int,
+    device: torch.device,
+    dtype: torch.dtype,
 ) -> _Relations:
     if operator.per_edge is None or operator.t != 1:
         raise DGLError("Make the operator by the relational layer's own operator(graph).")
@@ -203,23 +207,21 @@ def _read(
     )
     node = pairs % max(nodes, 1)
     degree = np.bincount(node, minlength=nodes)
-    scale = 1 / np.sqrt(degree[node])
     means = sp.csr_matrix(
-        (operator.per_edge[edges] * (scale / count)[pair], (pair, src[edges])),
+        (operator.per_edge[edges] / count[pair], (pair, src[edges])),
         shape=(len(pairs), num_src),
     )
     sums = sp.csr_matrix(
-        (np.ones(len(pairs)), (node, np.arange(len(pairs)))), shape=(nodes, len(pairs))
+        (1 / np.sqrt(degree[node]), (node, np.arange(len(pairs)))), shape=(nodes, len(pairs))
     )
     alone = None
     if (degree == 0).any():
         alone = torch.from_numpy(np.where(degree == 0, np.sqrt(2), 1.0)).to(device)
     return _Relations(
         feat,
-        feat._version,
+        version,
         np.bincount(pairs // max(nodes, 1), minlength=feat.shape[1]).tolist(),
         torch.from_numpy(node).to(device),
-        torch.from_numpy(scale).to(device),
         both_ways(means, device, dtype),
         both_ways(sums, device, dtype),
         alone,
@@ -264,10 +266,19 @@ class ResRGCN(DeepGNN):
         out_feats: int,
         num_layers: int,
         *,
-        edge_feats: int,
+        edge_feats: int = 0,
         num_bases: Bases = 0,
         **body: Any,
     ) -> None:
+        for name, number in (("edge_feats", edge_feats), ("num_bases", num_bases)):
+            if isinstance(number, bool) or not isinstance(number, int):
+                raise DGLError(f"{name} must be a whole number, got {number!r}.")
+        if edge_feats < 1:
+            raise DGLError(
+                f"{type(self).__name__} needs edge_feats, the number of relations: edge features "
+                "are their indicators, torch.nn.functional.one_hot(relation, edge_feats).float(). "
+                "In a recipe data.options.edge_feats names the field of the edges that holds them."
+            )
         for name, allowed in (("residual", "initial"), ("spectral_radius", "growth")):
             if body.get(name) == allowed:
                 raise DGLError(f"{name}={allowed!r} needs one operator: not over relations.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -129,7 +128,8 @@ class AggregationOperator:
                 f"Edge features have shape {tuple(edge_feat.shape)}, but the graph has {edges} "
                 f"edges: expected ({edges}, width), one row an edge."
             )
-        other = copy.copy(self)
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)  # a copy would leave out what has been computed
         other.edge_feat = edge_feat
         return other
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -75,6 +76,12 @@ def build_model(section: ModelSection, data: TaskData) -> DeepGNN:
     reads = MODELS[section.name].needs_edge_feats or arguments.get("edge_messages")
     if data.level == "edge" or reads:
         arguments["edge_feats"] = data.edge_feats
+    elif (data.info.get("preparation") or {}).get("edge"):  # somebody has asked for them
+        warnings.warn(
+            f"{section.name} does not read the edge features of {data.name}, relations included: "
+            "model.options.edge_messages: true does, or the model resrgcn.",
+            stacklevel=2,
+        )
     return create_model(
         section.name,
         in_feats=data.in_feats,

@@ -13,12 +13,13 @@ import torch
 
 from dgl_deepgnn import ResRGCN, from_pretrained
 from dgl_deepgnn.data import load_data, prepare
+from dgl_deepgnn.data.preparation import Preparation, checked_features
 from dgl_deepgnn.errors import DGLError
 from dgl_deepgnn.hub import predict
 from dgl_deepgnn.hub.publishing import publish
-from dgl_deepgnn.recipe import Recipe
+from dgl_deepgnn.recipe import ModelSection, Recipe
 from dgl_deepgnn.speedup import measure_speedup
-from dgl_deepgnn.training import train
+from dgl_deepgnn.training import build_model, train
 
 SIZES = {"author": 20, "paper": 30, "venue": 4}
 EDGES = {("author", "writes", "paper"): 60, ("paper", "appears", "venue"): 30,
@@ -142,3 +143,63 @@ def test_what_is_no_task(tmp_path: Path) -> None:
         load_data(f"file:{tmp_path / 'g.bin'}")
     with pytest.raises(DGLError, match="its relations are the edge features"):
         load_data(f"file:{tmp_path / 'g.bin'}", edge_feats="x")
+
+
+def test_a_homogeneous_graph_is_told_what_is_expected(file: str) -> None:
+    data = load_data(file)
+    widths = {"node": data.in_feats, "edge": data.edge_feats}
+    with pytest.raises(
+        DGLError, match=r"homogeneous; a heterogeneous one with .*'author', 'paper'"
+    ):
+        prepare(dgl.to_homogeneous(make()), data.info, widths, "it")
+    ready = prepare(make(labels=False), data.info, widths, "it")
+    assert torch.equal(ready.ndata["is_target"].nonzero().flatten(), torch.arange(20, 50))
+
+
+def test_a_model_that_reads_no_relations_says_so(file: str) -> None:
+    section = ModelSection.model_validate({"hidden_feats": 4, "num_layers": 3})
+    with pytest.warns(UserWarning, match="resgcn does not read the edge features of file:"):
+        build_model(section, load_data(file))
+
+
+def test_scaling_leaves_relations_alone(file: str) -> None:
+    data = load_data(file, features="standardize")
+    assert set(data.graphs[0].edata["feat"].unique().tolist()) == {0.0, 1.0}
+
+
+def test_a_type_without_nodes_has_no_columns(tmp_path: Path) -> None:
+    graph = dgl.heterograph(
+        {("a", "to", "b"): ([], []), ("b", "with", "b"): ([0, 1], [1, 0])},
+        num_nodes_dict={"a": 0, "b": 20},
+    )
+    graph.nodes["a"].data["feat"] = torch.zeros(0).long()
+    graph.nodes["b"].data["label"] = torch.arange(20) % 2
+    dgl.save_graphs(str(tmp_path / "g.bin"), [graph])
+    assert load_data(f"file:{tmp_path / 'g.bin'}").in_feats == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"target": "nope"}, "none of the node types"),
+        ({"target": None}, "the type with labels"),
+        ({"node_types": {"paper": [{"field": "feat"}] * 99}}, "none of the node types|columns"),
+    ],
+)
+def test_a_config_that_contradicts_itself(file: str, change: dict[str, Any], says: str) -> None:
+    record = load_data(file).info["preparation"]
+    record["relations"] |= change
+    if "node_types" in change:
+        record["relations"]["target"] = "author"
+    with pytest.raises(ValueError, match=says):
+        Preparation.model_validate(record)
+
+
+def test_more_columns_than_the_model_reads_are_refused(file: str) -> None:
+    relations = Preparation.model_validate(load_data(file).info["preparation"]).relations
+    assert relations is not None and relations.width == 1 + 3 + 3
+
+
+def test_prepared_graphs_are_homogeneous() -> None:
+    with pytest.raises(DGLError, match="a prepared graph is one graph"):
+        checked_features(make(), {"node": 3}, "it")

@@ -196,7 +196,7 @@ def test_files_that_do_not_fit(published: Path, tmp_path: Path) -> None:
         attempt(torch.full((2, 34), float("nan")))
     hetero = dgl.heterograph({("a", "to", "b"): ([0], [0])})
     dgl.save_graphs(str(file), [hetero])
-    with pytest.raises(UserError, match="heterogeneous"):
+    with pytest.raises(DGLError, match="heterogeneous"):
         predict(NAME, file, output, published)
     assert not output.exists()
     attempt(torch.ones(2, 34, dtype=torch.float64))

@@ -104,6 +104,25 @@ def test_other_branches_do_not(kind):
     assert shares(chain(*[Block(nn.LayerNorm, kind) for _ in range(5)])) == {}
 
 
+def test_nor_do_those_in_front_of_a_last_normalization_alone():
+    class Last(Head):
+        def forward(self, graph, h):
+            return super().forward(graph, nn.functional.layer_norm(h, [WIDTH]))
+
+    assert shares(chain(*[Block(nn.LayerNorm, "pre") for _ in range(5)], Last(WIDTH, 3))) == {}
+
+
+def test_two_branches_of_one_sum_share():
+    class Two(Block):
+        def forward(self, graph, h):
+            hidden = torch.relu(self.up(h))
+            return self.norm(h + self.down(hidden) + self.up(h)[:, :WIDTH])
+
+    found = shares(chain(*[Two(nn.LayerNorm) for _ in range(3)]))
+    ends = {name: share for name, share in found.items() if name.endswith("weight")}
+    assert ends.keys() == {f"{i}.{part}.weight" for i in range(3) for part in ("up", "down")}
+
+
 def test_a_sum_that_the_caller_gets_as_well_is_not_behind_a_normalization():
     class Both(Block):
         def forward(self, graph, h):

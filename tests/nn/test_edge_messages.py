@@ -188,6 +188,14 @@ def test_edge_features_count_as_data_in_the_learning_rates() -> None:
     assert factors["convs.3.edge_map.weight"] == factors["convs.3.bias"]
 
 
+def test_sparse_node_features() -> None:
+    graph, _, edge_feat = make()
+    feat = (torch.rand(NODES, 50) < 0.1).float()
+    conv = ResGraphConv(50, 7, edge_feats=EDGE_FEATS)
+    got = conv(graph, feat.to_sparse_csr(), edge_feat=edge_feat)
+    torch.testing.assert_close(got, conv(graph, feat, edge_feat=edge_feat))
+
+
 # --- what is refused ----------------------------------------------------------------------------
 
 

@@ -15,6 +15,7 @@ from dgl_deepgnn.errors import DGLError
 from dgl_deepgnn.graph import batch
 from dgl_deepgnn.init import critical_
 from dgl_deepgnn.nn.inference import layerwise_inference
+from dgl_deepgnn.optim import learning_rate_factors
 
 NODES, RELS = 30, 4
 
@@ -181,6 +182,53 @@ def test_edges_without_a_relation_do_not_count() -> None:
     torch.testing.assert_close(got, conv(graph, feat, edge_feat=indicators(relation)))
 
 
+@pytest.mark.parametrize("rels", [1, 3, 20])
+@pytest.mark.parametrize("num_bases", [0, 1])
+def test_measured_relations_share(rels: int, num_bases: int) -> None:
+    """Whatever their number: each has its part of half of the mean square, the node the other."""
+    draw = torch.Generator().manual_seed(0)
+    graph = Graph(torch.randint(200, (2, 8000), generator=draw), 200)
+    edge_feat = torch.nn.functional.one_hot(torch.arange(8000) % rels, rels).float()
+    feat = torch.randn(200, 16, generator=draw)
+    model = ResRGCN(16, 64, 4, 1, edge_feats=rels, num_bases=num_bases, residual=None)
+    critical_(model, forward=lambda model: model(graph, feat, edge_feat=edge_feat))
+    square = model(graph, feat, edge_feat=edge_feat).square().mean().item()
+    assert 0.5 < square < (2 if num_bases == 0 else 20)
+
+
+def test_learning_rates_of_bases_are_those_without() -> None:
+    one, other = (
+        learning_rate_factors(ResRGCN(4, 64, 4, 8, edge_feats=3, num_bases=bases))
+        for bases in (0, 2)
+    )
+    assert one.items() <= other.items()
+    assert other["convs.0.coefficients"] == 1 and other["convs.2.coefficients"] < 3
+
+
+def test_sparse_features_inference_mode_and_autocast() -> None:
+    graph, _, relation = make()
+    feat, edge_feat = (torch.rand(NODES, 50) < 0.1).float(), indicators(relation)
+    model = ResRGCN(50, 8, 2, 3, edge_feats=RELS, residual=None).eval()
+    expected = model(graph, feat, edge_feat=edge_feat)
+    torch.testing.assert_close(model(graph, feat.to_sparse_csr(), edge_feat=edge_feat), expected)
+    with torch.inference_mode():
+        got = model(graph, feat, edge_feat=indicators(relation))
+        torch.testing.assert_close(got, expected.detach())
+    with torch.autocast("cpu", torch.bfloat16):
+        short = model(graph, feat, edge_feat=edge_feat).float()
+    torch.testing.assert_close(short, expected, atol=0.1, rtol=0.1)
+
+
+def test_what_was_made_of_the_relations_is_kept() -> None:
+    graph, feat, relation = make()
+    model = ResRGCN(5, 8, 2, 3, edge_feats=RELS)
+    operator, edge_feat = model.operator(graph), indicators(relation)
+    model(operator, feat, edge_feat=edge_feat)
+    found = dict(operator.derived)
+    model(operator, feat, edge_feat=edge_feat)
+    assert found and all(operator.derived[key] is value for key, value in found.items())
+
+
 def test_the_hooks_know_it() -> None:
     graph, feat, relation = make()
     model = ResRGCN(5, 64, 64, 12, edge_feats=RELS, residual=None, init="glorot")
@@ -205,7 +253,14 @@ def test_errors() -> None:
         ResRGCN(5, 8, 2, 3, edge_feats=RELS, residual="initial")
     with pytest.raises(DGLError, match="num_bases must lie in 0 to num_rels=4"):
         ResRGCN(5, 8, 2, 3, edge_feats=RELS, num_bases=5)
+    with pytest.raises(DGLError, match=r"needs edge_feats.*one_hot.*data.options.edge_feats"):
+        ResRGCN(5, 8, 2, 3)
     with pytest.raises(DGLError, match="num_rels must be at least 1"):
-        ResRGCN(5, 8, 2, 3, edge_feats=0)
+        ResRelGraphConv(5, 8, 0)
+    for wrong in ({"edge_feats": 2.0}, {"edge_feats": 3, "num_bases": True}):
+        with pytest.raises(DGLError, match="must be a whole number"):
+            ResRGCN(5, 8, 2, 3, **wrong)
+    with pytest.raises(DGLError, match="feat is a dict"):
+        model(graph, {"paper": feat}, edge_feat=edge_feat)
     with pytest.raises(DGLError, match="detach"):
         model(graph, feat, torch.rand(len(relation)).requires_grad_(), edge_feat=edge_feat)
