@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import dgl
 import numpy as np
 import pytest
@@ -31,9 +33,28 @@ def test_standardize_uses_training_graphs_only():
     for before, after in zip(task.graphs, graphs, strict=True):
         expected = scaler.transform(before.ndata["feat"].numpy())
         np.testing.assert_allclose(after.ndata["feat"].numpy(), expected, atol=1e-5)
-    edges = StandardScaler().fit_transform(task.graphs[0].edata["feat"].numpy())
+    # Edge features of messages are not moved: zeros stay zeros.
+    edges = normalize(task.graphs[0].edata["feat"].numpy(), axis=0) * 60**0.5
     np.testing.assert_allclose(graphs[0].edata["feat"].numpy(), edges, atol=1e-5)
     assert set(record) == {"node", "edge"}
+
+
+def test_standardize_moves_features_of_edges_that_are_scored():
+    task = two_graphs()
+    part = [deal_graphs([60, 60, 60], ["train", "val", "test"])]
+    task = replace(task, level="edge", labels=torch.arange(180) % 2, splits=part)
+    graphs, _ = transform_features(task, "standardize")
+    edges = StandardScaler().fit_transform(task.graphs[0].edata["feat"].numpy())
+    np.testing.assert_allclose(graphs[0].edata["feat"].numpy(), edges, atol=1e-5)
+
+
+def test_indicators_of_edges_are_left_alone():
+    task = two_graphs()
+    for graph in task.graphs:
+        graph.edata["feat"] = torch.nn.functional.one_hot(torch.arange(60) % 3).float()
+    graphs, record = transform_features(task, "standardize")
+    assert torch.equal(graphs[0].edata["feat"], task.graphs[0].edata["feat"])
+    assert record["edge"]["transform"] == "none"
 
 
 def test_rescale_keeps_proportions():
