@@ -118,7 +118,8 @@ def load_data(name: str, /, **options: Any) -> TaskData:
             gives every column mean 0 and variance 1, "rescale" centres the columns and
             divides all of them by one number, so that the mean square is 1. Means and
             scales come from graphs that hold training items, and are kept in
-            ``info["features"]`` so that new graphs can be treated alike.
+            ``info["features"]`` so that new graphs can be treated alike. Features of edges that
+            are not scored, but read by messages, are not moved, and indicators are left alone.
 
     Raises
     ------
