@@ -19,7 +19,7 @@ WITHOUT_DGL := tests/test_graph.py tests/test_without_dgl.py tests/test_registry
 CORE := nn operator training data hub init
 
 .PHONY: train test test-compat test-torch test-seeds test-hub test-browser \
-	test-loggers docs wheel lint benchmark torture clean
+	test-loggers docs wheel lint hashes benchmark torture clean
 
 train: .venv/installed
 	$(BIN)/dgl-deepgnn train resgcn64.digits
@@ -89,6 +89,10 @@ lint: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# What the package index serves is what was pinned: hashes.txt, written by `python -m tests.hashes`.
+hashes: .venv/installed
+	$(BIN)/pip download --quiet --no-deps --require-hashes -r hashes.txt -d build/downloads
 
 .venv/installed: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

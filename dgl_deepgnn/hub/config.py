@@ -148,8 +148,7 @@ def _check_data(model: ModelFacts, data: DataFacts) -> None:
         if relations is not None and kind == "node":
             made = max(made, relations.width)
         most = arguments.get(width)
-        unread = kind == "edge" and most == 0  # edge features that the model does without
-        if type(most) is int and made > most and not unread:
+        if type(most) is int and made > most:
             raise ValueError(f"data.preparation.{kind} makes more columns than {width}={most}")
     if "node" not in data.features:
         raise ValueError("data.features: the record of node features is missing")

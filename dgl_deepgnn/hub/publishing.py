@@ -180,7 +180,12 @@ def refresh(name: str, zoo: str | Path | None = None, *, data: TaskData | None =
     _reproduce(config, old, data, metrics)
     # Of its arguments the card tells those, too, that the config leaves to the constructor.
     config.model.arguments = load_model(config, old / WEIGHTS).config
-    found = data_facts(data, config.data.options, config.data.fingerprint)
+    found = data_facts(
+        data,
+        config.data.options,
+        config.data.fingerprint,
+        reads_edges=bool(config.model.arguments.get("edge_feats")),
+    )
     record = {key: getattr(found, key) for key in ("features", "preparation", "weighted")}
     config.data = config.data.model_copy(update=record)
     config.format = CONFIG_FORMAT
@@ -359,15 +364,25 @@ def _config(folder: RunFolder, data: TaskData, dtype: Any, licence: str, seed: i
         model=ModelFacts(name=built["model"], arguments=built["arguments"]),
         weights=WeightFacts(seed=seed, dtype=dtype),
         seeds=recipe.seeds,
-        data=data_facts(data, recipe.data.options, folder.facts["fingerprint"]),
+        data=data_facts(
+            data,
+            recipe.data.options,
+            folder.facts["fingerprint"],
+            reads_edges=bool(built["arguments"].get("edge_feats")),
+        ),
         recipe=recipe,
         environment=environment,
     )
 
 
-def data_facts(data: TaskData, options: dict[str, Any], fingerprint: str) -> DataFacts:
-    """What a config says of the data."""
+def data_facts(
+    data: TaskData, options: dict[str, Any], fingerprint: str, *, reads_edges: bool = True
+) -> DataFacts:
+    """What a config says of the data; without edge features that the model does not read."""
     info = data.info
+    preparation = info["preparation"]
+    if preparation is not None and not reads_edges:
+        preparation = {**preparation, "edge": []}
     return DataFacts(
         name=data.name,
         options=options,
@@ -379,7 +394,7 @@ def data_facts(data: TaskData, options: dict[str, Any], fingerprint: str) -> Dat
         self_loops=has_self_loops(data.graphs),
         weighted=data.weighted,
         features=info["features"],
-        preparation=info["preparation"],
+        preparation=preparation,
         facts={key: value for key, value in info.items() if key not in LOADER_FACTS},
         **{key: info.get(key, "") for key in ("citation", "licence", "description")},
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -156,10 +157,27 @@ def test_a_homogeneous_graph_is_told_what_is_expected(file: str) -> None:
     assert torch.equal(ready.ndata["is_target"].nonzero().flatten(), torch.arange(20, 50))
 
 
-def test_a_model_that_reads_no_relations_says_so(file: str) -> None:
+def test_a_model_that_reads_no_relations_says_so(file: str, tmp_path: Path) -> None:
     section = ModelSection.model_validate({"hidden_feats": 4, "num_layers": 3})
     with pytest.warns(UserWarning, match="resgcn does not read the edge features of file:"):
         build_model(section, load_data(file))
+    recipe = Recipe.model_validate(
+        {
+            "name": "without",
+            "data": {"name": file},
+            "model": {"hidden_feats": 4, "num_layers": 3},
+            "training": {"epochs": 1},
+            "seeds": [0],
+            "speedup": {"steps": 4, "learning_rates": [0.01], "seeds": [0, 1]},
+        }
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        train(recipe, tmp_path / "run", progress=False)
+        measure_speedup(recipe, tmp_path / "run.speedup", progress=False)
+    publish(tmp_path / "run", zoo=tmp_path / "zoo")
+    dgl.save_graphs(str(tmp_path / "new.bin"), [make(1, labels=False)])
+    assert predict("without", tmp_path / "new.bin", tmp_path / "new.csv", tmp_path / "zoo") == 30
 
 
 def test_scaling_leaves_relations_alone(file: str) -> None:
