@@ -69,7 +69,8 @@ def mean_square(make: Callable[[int], nn.Module], depth: int, relational: bool) 
     total = 0.0
     for seed in range(SEEDS):
         torch.manual_seed(seed)
-        graph = dgl.rand_graph(NODES, 5 * NODES).remove_self_loop().add_self_loop()
+        src, dst = torch.randint(NODES, (2, 5 * NODES))  # DGL's random graphs have a seed apart
+        graph = dgl.graph((src, dst), num_nodes=NODES).remove_self_loop().add_self_loop()
         feat = torch.randn(NODES, WIDTH)
         edge_feat = torch.randn(graph.num_edges(), EDGE_FEATS)
         if relational:
