@@ -30,8 +30,8 @@ def opinions(num_papers: Count = 1500, seed: Seed = 0) -> TaskData:
     opinion. A tenth of the papers is for training, a tenth for validation.
 
     ``edata["feat"]`` are indicators of the relations: agrees with, disputes, writes, written by.
-    The first of each pair of papers is the source; all reach back to it by the third and fourth
-    alone. The node features are those of papers, and indicators of paper and author.
+    Edges lead to the paper that agrees or disputes, from the other one. The node features are those
+    of papers, and indicators of paper and author.
 
     Parameters
     ----------

@@ -104,7 +104,7 @@ class Relations(Record):
         for kind, columns in self.node_types.items():
             frame, place = graph.nodes[kind].data, f"{where}: nodes of type {kind!r}"
             some = [column.of(graph, frame, place).cpu() for column in columns]
-            blocks.append(torch.cat(some, dim=1) if some else torch.zeros(len(sizes), 0))
+            blocks.append(torch.cat(some, dim=1) if some else torch.zeros(0, 0))
         kinds = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
         feat = torch.zeros(len(kinds), sum(block.shape[1] for block in blocks))
         column = 0

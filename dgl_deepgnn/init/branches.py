@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from dgl_deepgnn.errors import DGLError
 from dgl_deepgnn.init.running import Forward, tensors_of, undisturbed
 
-__all__ = ["find_branches", "is_made_of", "start_outputs_at_zero", "sums"]
+__all__ = ["find_branches", "is_made_of", "is_sum", "start_outputs_at_zero", "sums"]
 
 
 def find_branches(module: nn.Module, forward: Forward, *others: object) -> list[nn.Module]:
@@ -67,13 +67,19 @@ def find_branches(module: nn.Module, forward: Forward, *others: object) -> list[
     return sorted(found, key=lambda part: order[part])
 
 
+def is_sum(node: Any) -> bool:
+    """Whether a node of autograd's graph adds two tensors that gradients reach."""
+    parts = [part for part, _ in node.next_functions if part is not None]
+    return type(node).__name__ == "AddBackward0" and len(parts) == 2
+
+
 def sums(roots: list[Any]) -> Iterator[tuple[Any, tuple[Any, Any]]]:
     """Nodes of every sum that the results were computed by, and of its two terms."""
     seen, todo = set(roots), list(roots)
     while todo:
         node = todo.pop()
         parts = [part for part, _ in node.next_functions if part is not None]
-        if type(node).__name__ == "AddBackward0" and len(parts) == 2:
+        if is_sum(node):
             yield node, (parts[0], parts[1])
         new = [part for part in parts if part not in seen]
         seen.update(new)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from dgl_deepgnn.init.branches import is_made_of, sums
+from dgl_deepgnn.init.branches import is_made_of, is_sum, sums
 
 __all__ = ["shares_of_branches"]
 
@@ -51,7 +51,7 @@ def shares_of_branches(
     ends = []
     for node, _ in sums(roots):
         users = consumers.get(node, [])
-        part_of_another = len(users) == 1 and _is_sum(users[0])
+        part_of_another = len(users) == 1 and is_sum(users[0])
         if part_of_another or not _normed(node, consumers, {*roots}, weights_of):
             continue
         terms = _terms(node, consumers, weights_of)
@@ -64,10 +64,6 @@ def shares_of_branches(
     return {weight: 1 / len(ends) for end in ends for weight in end}
 
 
-def _is_sum(node: Any) -> bool:
-    return type(node).__name__ == "AddBackward0" and len(node.next_functions) == 2
-
-
 def _terms(
     node: Any,
     consumers: dict[Any, list[Any]],
@@ -78,7 +74,7 @@ def _terms(
     for part, _ in node.next_functions:
         if part is None or weights_of(part) is None:
             continue
-        if _is_sum(part) and len(consumers[part]) == 1:
+        if is_sum(part) and len(consumers[part]) == 1:
             found += _terms(part, consumers, weights_of)
         else:
             found.append(part)
@@ -99,7 +95,7 @@ def _normed(
         if last in roots or any(weights_of(user) for user in users):
             return False
         # Used by a sum and by something else: a skip connection that nothing normalizes.
-        if len(users) > 1 and any(_is_sum(user) for user in users):
+        if len(users) > 1 and any(is_sum(user) for user in users):
             return False
         new = [user for user in users if user not in seen and not is_norm(user)]
         seen.update(new)
