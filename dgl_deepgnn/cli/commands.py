@@ -22,11 +22,12 @@ from dgl_deepgnn.speedup import measure_speedup
 from dgl_deepgnn.speedup.report import describe_speedup
 from dgl_deepgnn.training import RunFolder, build_model, train
 from dgl_deepgnn.training.comparing import compare
+from dgl_deepgnn.training.machines import take_role
 from dgl_deepgnn.training.processes import at_once, is_first, launched
 from dgl_deepgnn.training.run import load_task
 from dgl_deepgnn.wording import counted, printable
 
-__all__ = ["app", "recipe_and_folder", "resumable", "run"]
+__all__ = ["app", "recipe_and_folder", "resumable", "run", "show"]
 
 app = typer.Typer(
     name="dgl-deepgnn",
@@ -43,6 +44,7 @@ Overrides = Annotated[
     typer.Option("--set", help="Override a key, e.g. --set model.num_layers=256. Repeatable."),
 ]
 EVERYDAY = "Keys of the recipe, in place of --set"
+MACHINES = "On several machines, see docs/scaling.md"
 Output = Annotated[
     Path | None,
     typer.Option(help="Folder to write, not there yet; by default a new one under runs/."),
@@ -133,6 +135,29 @@ def train_command(
         bool,
         typer.Option("--blind", help="Keep the test scores from you while you choose settings."),
     ] = False,
+    distributed: Annotated[
+        bool, typer.Option("--distributed", help="On several machines.", rich_help_panel=MACHINES)
+    ] = False,
+    partition: Annotated[
+        Path | None,
+        typer.Option(help="What `partition` has written.", rich_help_panel=MACHINES),
+    ] = None,
+    ip_config: Annotated[
+        Path | None,
+        typer.Option(help="File with an address a line.", rich_help_panel=MACHINES),
+    ] = None,
+    way: Annotated[
+        str | None,
+        typer.Option(
+            "--launch",
+            help="How to run a command line there: 'ssh {host}'.",
+            rich_help_panel=MACHINES,
+        ),
+    ] = None,
+    machine: Annotated[
+        int | None,
+        typer.Option(help="Start this one alone, here.", rich_help_panel=MACHINES),
+    ] = None,
     allow_code: AllowCode = False,
     quiet: Quiet = False,
     as_json: Json = False,
@@ -150,6 +175,15 @@ def train_command(
         overrides.append("training.steps=null")
     overrides += [f"{key}={value}" for key, value in everyday.items() if value is not None]
     loaded, output = recipe_and_folder(recipe, overrides, output, resume)
+    if not distributed and (partition or ip_config or way or machine is not None):
+        raise UserError("--partition, --ip-config, --launch and --machine need --distributed.")
+    if distributed:
+        if partition is None or ip_config is None:
+            raise UserError(
+                "--distributed needs --partition (see `dgl-deepgnn partition`) and --ip-config."
+            )
+        if not take_role(loaded, partition, ip_config, way, machine):
+            return
     with resumable("train", "epoch"):
         folder = train(
             loaded,
@@ -161,6 +195,8 @@ def train_command(
             blind=blind,
             progress=not quiet,
             allow_code=allow_code,
+            partition=partition,
+            ip_config=ip_config,
         )
     if not is_first():
         return
@@ -171,9 +207,7 @@ def train_command(
             {key: value for key, value in result.items() if key != "test"}
             for result in summary["seeds"]
         ]
-    _print(
-        _describe_training(folder.path, summary), {"folder": str(folder.path), **summary}, as_json
-    )
+    show(_describe_training(folder.path, summary), {"folder": str(folder.path), **summary}, as_json)
 
 
 @app.command("speedup")
@@ -203,7 +237,7 @@ def speedup_command(
             allow_code=allow_code,
         )
     text = f"{describe_speedup(result)}\nTable and plot: {path}"
-    _print(text, {"folder": str(path), **result}, as_json)
+    show(text, {"folder": str(path), **result}, as_json)
 
 
 @app.command("compare")
@@ -221,7 +255,7 @@ def compare_command(
     result = compare(runs, unblind=unblind)
     if plot is not None:
         result.plot(plot)
-    _print(result.table(), result.to_dict(), as_json)
+    show(result.table(), result.to_dict(), as_json)
 
 
 @app.command("diagnose")
@@ -255,7 +289,7 @@ def diagnose_command(
         write_json(draft / "diagnosis.json", {"recipe": loaded.title, **result.to_dict()})
     text = f"{loaded.title}\n\n{result.table()}\nPlot and figures: {path}"
     content = {"folder": str(path), "recipe": loaded.title, **result.to_dict()}
-    _print(text, content, as_json)
+    show(text, content, as_json)
 
 
 recipes = typer.Typer(help="List and show recipes.", invoke_without_command=True)
@@ -274,14 +308,14 @@ def recipes_list(as_json: Json = False) -> None:
     """List the recipes that come with the package."""
     found = [(name, load_recipe(name).description.strip()) for name in list_recipes()]
     width = max(len(name) for name, _ in found)
-    _print("\n".join(f"{name:{width}}  {text}" for name, text in found), dict(found), as_json)
+    show("\n".join(f"{name:{width}}  {text}" for name, text in found), dict(found), as_json)
 
 
 @recipes.command("show")
 def recipes_show(recipe: RecipeName, overrides: Overrides = None, as_json: Json = False) -> None:
     """Print a recipe with every default written out."""
     loaded = load_recipe(recipe, overrides or [])
-    _print(loaded.to_yaml().rstrip(), loaded.model_dump(mode="json"), as_json)
+    show(loaded.to_yaml().rstrip(), loaded.model_dump(mode="json"), as_json)
 
 
 @recipes.command("schema")
@@ -326,7 +360,8 @@ def resumable(command: str, unit: str) -> Iterator[None]:
         sys.exit(130)
 
 
-def _print(text: str, content: Any, as_json: bool) -> None:
+def show(text: str, content: Any, as_json: bool) -> None:
+    """Print what a command has found."""
     print(json.dumps(content, indent=2) if as_json else printable(text))
 
 

@@ -22,6 +22,8 @@ Target = Literal["multiclass", "binary", "multilabel", "regression"]
 Split = dict[str, Tensor]
 
 PARTS = ("train", "val", "test")
+ROWS = 2**16
+"""Of features that are looked at together, which may be in a file and larger than the memory."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,7 +155,7 @@ class TaskData:
         def add(key: str, value: Tensor) -> None:
             value = value.detach().cpu().contiguous()
             digest.update(f"{key}:{value.dtype}:{tuple(value.shape)};".encode())
-            digest.update(value.numpy().tobytes())
+            digest.update(value.numpy().data)
 
         digest.update(f"{self.level}:{self.target}:{self.num_outputs};".encode())
         for graph in self.graphs:
@@ -211,7 +213,7 @@ class TaskData:
                         f"{counted(feat.shape[1], 'column')}, those of graph 0 have "
                         f"{first.shape[1]}"
                     )
-                if not bool(torch.isfinite(feat).all()):
+                if not all(bool(torch.isfinite(rows).all()) for rows in feat.split(ROWS)):
                     row, column = (~torch.isfinite(feat)).nonzero()[0].tolist()
                     bad = int((~torch.isfinite(feat)).sum())
                     self._fail(

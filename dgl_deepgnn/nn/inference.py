@@ -6,7 +6,7 @@ import mmap
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -144,8 +144,12 @@ def layerwise_chunks(
     memory: str | int = "2GB",
     folder: str | Path | None = None,
     progress: bool = False,
+    exchange: Callable[[Tensor], None] = lambda _: None,
 ) -> Iterator[Tensor]:
     """Scores of :func:`layerwise_inference` in their order, as many at once as there is room for.
+
+    Of an operator that aggregates to the first of its source nodes only, `exchange` gets features
+    of the nodes whose first rows are computed, and fills in the others.
 
     Yields
     ------
@@ -179,7 +183,8 @@ def layerwise_chunks(
     try:
         bar = Progress(total=model.num_layers, unit="layer", disable=not progress)
         with bar:
-            yield from _Layerwise(model, graph, feat, size, folder, bar).scores(edge_feat)
+            run = _Layerwise(model, graph, feat, size, folder, bar, exchange)
+            yield from run.scores(edge_feat)
     finally:
         model.train(training)
 
@@ -211,8 +216,10 @@ class _Layerwise:
         memory: int,
         folder: str | Path | None,
         bar: Progress,
+        exchange: Callable[[Tensor], None],
     ) -> None:
         self._model, self._operator, self._bar = model, operator, bar
+        self._exchange = exchange
         self._feat = _to_scipy(feat) if feat.layout == torch.sparse_csr else feat
         self._device, self._dtype = feat.device, feat.dtype
         self._width = model.config["hidden_feats"]
@@ -240,12 +247,14 @@ class _Layerwise:
         self._bar.update()
         first, new = (x, x)
         if model.residual == "initial":
+            self._exchange(x)  # the skip connection aggregates, too
             first, new = x, self._buffer()
             x = self._buffer().copy_(first)
         active = self._buffer()
         for index in range(1, last + 1):
             for rows in self._chunks(self._width):
                 active[rows] = model._activate(index - 1, x[rows])
+            self._exchange(active)
             if index == last and model.head is None:
                 for rows in self._chunks(self._width):
                     yield self._layer(index, rows, x, active, first)
@@ -253,7 +262,9 @@ class _Layerwise:
                 return
             for rows in self._chunks(self._width):
                 new[rows] = self._layer(index, rows, x, active, first)
-            x, new = (new, x) if model.residual == "initial" else (x, x)
+            if model.residual == "initial":
+                x, new = new, x
+                self._exchange(x)
             self._bar.update()
         for rows in self._chunks(self._width):
             active[rows] = model._activate(last, x[rows])
@@ -349,7 +360,7 @@ class _Layerwise:
 
     def _buffer(self) -> Tensor:
         """Features of all nodes, not yet filled."""
-        shape = self._operator.shape[0], self._width
+        shape = self._operator.shape[1], self._width
         if not self._in_files:
             return torch.empty(shape, device=self._device, dtype=self._dtype)
         size = shape[0] * shape[1] * self._dtype.itemsize

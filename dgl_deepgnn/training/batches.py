@@ -21,9 +21,9 @@ from dgl_deepgnn.operator.matrix import concatenated_ranges
 from dgl_deepgnn.operator.sparse import to_sparse
 from dgl_deepgnn.recipe import BatchingSection
 from dgl_deepgnn.training.processes import ONE, Processes
-from dgl_deepgnn.training.sampling import cut, subgraph_sampler
+from dgl_deepgnn.training.sampling import Cut, cut, subgraph_sampler
 
-__all__ = ["Batch", "Batches"]
+__all__ = ["Batch", "Batches", "Collator"]
 
 SPARSE_BELOW = 0.1
 """Share of non-zero features below which they are kept as a sparse matrix."""
@@ -53,6 +53,11 @@ class Batch:
             self.labels.to(device),
             {part: mask.to(device) for part, mask in self.masks.items()},
         )
+
+    def uncounted(self) -> Batch:
+        """The same without anything to learn from, for a process whose share is empty."""
+        none = {part: torch.zeros_like(mask) for part, mask in self.masks.items()}
+        return replace(self, masks=none)
 
     def scores(self, model: DeepGNN, memory: str | int | None = None) -> Tensor:
         """Scores of all items; with a limit of memory, layer by layer in evaluation mode."""
@@ -105,9 +110,7 @@ class Batches:
                 f"training.batching.kind {kind} a batch of {data.name} is a single one. Use kind "
                 "clusters, which cuts it into parts, or one process."
             )
-        training = data if batching.parts is None else cut(data, batching.parts)
-        self._train_graphs = _graphs_with(training, split, "train")
-        everything = _Collator(data, split, model, device)
+        everything = self._collator = Collator(data, split, model, device)
         # Graphs do not change: the batches that recur are made once.
         self.evaluation = [
             everything.batch(some)
@@ -115,9 +118,9 @@ class Batches:
                 size if kind == "graphs" and size else len(data.graphs)
             )
         ]
-        self._collator = (
-            everything if training is data else _Collator(training, split, model, device)
-        )
+        if batching.parts is not None:
+            self._collator = Collator(data, split, model, device, cut(data, batching.parts))
+        self._train_graphs = self._collator.to_train_on
         self._whole = self._subgraphs = None
         if kind in ("shadow", "saint"):
             self._subgraphs = _Subgraphs(data, split, model, batching)
@@ -157,10 +160,8 @@ class Batches:
         mine = graphs[self._processes.rank :: self._processes.size]
         if len(mine):
             return self._collator.batch(mine)
-        # More processes than graphs: this one takes part with a graph that does not count.
-        other = self._collator.batch(graphs[:1])
-        none = {part: torch.zeros_like(mask) for part, mask in other.masks.items()}
-        return replace(other, masks=none)
+        # More processes than graphs: this one takes part, too.
+        return self._collator.batch(graphs[:1]).uncounted()
 
 
 class _Subgraphs(Dataset[Batch]):
@@ -200,23 +201,46 @@ class _Subgraphs(Dataset[Batch]):
         return Batch(operator, self._feat[inside], edge_feat, self._labels[inside], masks)
 
 
-class _Collator:
-    """All graphs of a data set as one, from which batches are cut."""
+class Collator:
+    """Graphs as one, from which batches are cut: those of a data set, or the parts of its one."""
 
-    def __init__(self, data: TaskData, split: int, model: DeepGNN, device: torch.device) -> None:
+    def __init__(
+        self,
+        data: TaskData,
+        split: int,
+        model: DeepGNN,
+        device: torch.device,
+        parts: Cut | None = None,
+    ) -> None:
         self._device = device
+        graphs = data.graphs if parts is None else parts.graphs
         # `batch` copies the features, even those of one graph.
-        graph = data.graphs[0] if len(data.graphs) == 1 else batch(data.graphs)
+        graph = graphs[0] if len(graphs) == 1 else batch(graphs)
         self._operator = model.operator(graph, graph.edata["weight"] if data.weighted else None)
-        self._feat = graph.ndata["feat"]
-        # Bags of words: the first layer's product is faster on a sparse matrix.
-        density = torch.count_nonzero(self._feat).item() / max(self._feat.numel(), 1)
-        self._sparse = density < SPARSE_BELOW and model.in_feats > model.config["hidden_feats"]
+        # Features of parts stay where they are, in a file perhaps: each batch takes its rows.
+        self._nodes = None if parts is None else parts.nodes
+        self._feat = (graph if parts is None else data.graphs[0]).ndata["feat"]
+        self._sparse = _is_sparse(self._feat, model)
         self._edge_feat = graph.edata["feat"] if data.edge_feats else None
         self._labels, self._masks = data.labels, data.splits[split]
+        self.items_per_graph = data.items_per_graph
+        if parts is not None:
+            level = data.level
+            items = parts.nodes if level == "node" else parts.edges
+            self._labels = self._labels[items]
+            self._masks = {part: mask[items] for part, mask in self._masks.items()}
+            self.items_per_graph = [
+                part.num_nodes() if level == "node" else part.num_edges() for part in graphs
+            ]
         self._num_nodes = graph.batch_num_nodes().numpy()
         self._num_edges = graph.batch_num_edges().numpy()
-        self._num_items = np.array(data.items_per_graph)
+        self._num_items = np.array(self.items_per_graph)
+
+    @property
+    def to_train_on(self) -> Tensor:
+        """Indices of the graphs that hold items of the training part."""
+        chunks = self._masks["train"].split(self.items_per_graph)
+        return torch.tensor([index for index, chunk in enumerate(chunks) if chunk.any()])
 
     def batch(self, which: Tensor) -> Batch:
         """Those graphs, in that order."""
@@ -231,7 +255,7 @@ class _Collator:
         edge_feat = None
         if self._edge_feat is not None:
             edge_feat = self._edge_feat[rows(self._num_edges)].to(self._device)
-        feat = self._feat[nodes]
+        feat = self._feat[nodes if self._nodes is None else self._nodes[nodes]]
         return Batch(
             operator.to(self._device),
             (to_sparse(feat) if self._sparse else feat).to(self._device),
@@ -241,7 +265,8 @@ class _Collator:
         )
 
 
-def _graphs_with(data: TaskData, split: int, part: str) -> Tensor:
-    """Indices of the graphs that hold items of a part of the split."""
-    chunks = data.splits[split][part].split(data.items_per_graph)
-    return torch.tensor([index for index, chunk in enumerate(chunks) if chunk.any()])
+def _is_sparse(feat: Any, model: DeepGNN) -> bool:
+    """Whether features are bags of words: the first product is faster on a sparse matrix."""
+    if model.in_feats <= model.config["hidden_feats"] or not isinstance(feat, Tensor):
+        return False  # those on several machines are not looked at
+    return torch.count_nonzero(feat).item() < SPARSE_BELOW * feat.numel()

@@ -56,6 +56,19 @@ class Processes:
             dist.all_reduce(values)
         return values
 
+    def gather(self, values: Tensor) -> Tensor:
+        """Rows of all processes, one after the other; each gives as many as it has."""
+        if self.size == 1:
+            return values
+        rows = torch.zeros(self.size, dtype=torch.int64, device=values.device)
+        rows[self.rank] = len(values)
+        most = int(self.sum(rows).max())
+        padded = values.new_zeros(most, *values.shape[1:])
+        padded[: len(values)] = values
+        found = [torch.empty_like(padded) for _ in range(self.size)]
+        dist.all_gather(found, padded)
+        return torch.cat([some[:count] for some, count in zip(found, rows.tolist(), strict=True)])
+
     def replicate(self, model: nn.Module) -> nn.Module:
         """The model, whose gradient is from now on the mean over the processes."""
         if self.size == 1:
@@ -158,6 +171,6 @@ def _ended_by_others(processes: Processes) -> Iterator[None]:
 def _lost(processes: Processes) -> UserError:
     return UserError(
         f"Process {processes.rank} of {processes.size} stops: another one has ended (see what it "
-        "said, and torchrun below). The last finished epoch is kept: start torchrun again with "
+        "said). The last finished epoch is kept: start all of them again, as before, with "
         "`train --resume` and the run folder."
     )

@@ -8,7 +8,7 @@ import sys
 import time
 import warnings
 from collections.abc import Sequence
-from contextlib import closing, suppress
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,14 @@ from dgl_deepgnn.progress import Progress
 from dgl_deepgnn.recipe import Recipe, load_recipe
 from dgl_deepgnn.training.folder import CheckpointFacts, RunFolder
 from dgl_deepgnn.training.loggers import Loggers, check_loggers
+from dgl_deepgnn.training.part import Part, connected
 from dgl_deepgnn.training.plot import plot_losses
 from dgl_deepgnn.training.processes import ONE, Processes, join
 from dgl_deepgnn.training.trainer import (
     DivergenceError,
     Step,
     Trainer,
+    build_model,
     find_device,
     is_better,
 )
@@ -49,6 +51,8 @@ def train(
     tensorboard: bool = False,
     blind: bool = False,
     allow_code: bool = False,
+    partition: Path | None = None,
+    ip_config: Path | None = None,
 ) -> RunFolder:
     """Train a recipe over all its seeds.
 
@@ -81,6 +85,9 @@ def train(
     allow_code : bool
         Whether data that runs code (``python:...``, or a folder that is unpickled) may be
         loaded. Say so only of a recipe that you trust.
+    partition, ip_config : Path, optional
+        Of several machines, whose graph servers run: what ``dgl-deepgnn partition`` has written,
+        and their addresses. `dgl_deepgnn.training.machines` starts it all.
 
     Returns
     -------
@@ -107,11 +114,15 @@ def train(
     target_device = find_device(device)
     loggers = list(dict.fromkeys([*loggers, *(["tensorboard"] if tensorboard else [])]))
     check_loggers(loggers)
-    with join() as processes, torch.random.fork_rng():
+    part: AbstractContextManager[Part | None] = nullcontext()
+    if partition is not None and ip_config is not None:
+        part = connected(partition, ip_config, recipe)
+    # DGL wants its connections made before PyTorch's.
+    with part as mine, join() as processes, torch.random.fork_rng():
         target_device = processes.device(target_device)
         if processes.rank:
-            return _follow(processes, recipe, target_device, allow_code)
-        data = load_task(recipe, allow_code)
+            return _follow(processes, recipe, target_device, allow_code, mine)
+        data = mine or load_task(recipe, allow_code)
         folder = _folder(recipe, data, output, resume, device, target_device, processes, blind)
         if progress:
             print(f"Run folder: {folder.path}", file=sys.stderr)
@@ -162,20 +173,24 @@ def _folder(
 
 
 def _follow(
-    processes: Processes, recipe: Recipe, device: torch.device, allow_code: bool
+    processes: Processes,
+    recipe: Recipe,
+    device: torch.device,
+    allow_code: bool,
+    part: Part | None,
 ) -> RunFolder:
     """Train beside the first process, which says which seed, from which state, and how long."""
     path = processes.share()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the first process has said it
-        data = load_task(recipe, allow_code)
+        data = part or load_task(recipe, allow_code)
     while (start := processes.share()) is not None:
         seed, state = start
         trainer = Trainer(recipe, data, seed, device, processes)
         trainer.load_state(*state)
         try:
-            while processes.share():
-                trainer.run_epoch()
+            while task := processes.share():
+                trainer.run_epoch() if task == "train" else trainer.evaluate()
         except DivergenceError:  # that of all: the first process reports it, and ends
             with suppress(RuntimeError, UserError):
                 processes.share()
@@ -262,12 +277,14 @@ def _train_seed(
             trainer.epoch % every or trainer.epoch - best.facts["epoch"] < patience
         ):
             start = time.perf_counter()
-            processes.share(True)
+            processes.share("train")
             steps = trainer.run_epoch()
             spent = time.perf_counter() - start
             metrics = None
             last = trainer.epoch == trainer.total_epochs
             if last or trainer.epoch % every == 0:
+                if isinstance(data, Part):  # every machine scores its own nodes
+                    processes.share("evaluate")
                 metrics = trainer.evaluate()
                 best.update(trainer, metrics)
                 shown = {"loss": f"{steps[-1].loss:.3g}", f"val {name}": metrics["val"][name]}
@@ -280,7 +297,7 @@ def _train_seed(
             _save_checkpoint(folder, checkpoint, trainer, best, seconds)
             listening.log({key: value for key, value in line.items() if key not in hidden})
             bar.update()
-    processes.share(False)
+    processes.share(None)
     result = {
         "seed": seed,
         "best_epoch": best.facts["epoch"],
@@ -357,16 +374,16 @@ def _finish(folder: RunFolder, data: TaskData) -> None:
     if recipe.training.select_by == "loss":
         by, sign = "loss", -1
     best = max(results, key=lambda result: sign * result["val"][by])
-    trainer = Trainer(recipe, data, best["seed"])
+    model = build_model(recipe.model, data)
     tensors, _ = folder.load(f"seed-{best['seed']}/model.safetensors")
     folder.save("model.safetensors", tensors, {"seed": best["seed"]})
-    folder.write("config.json", {"model": recipe.model.name, "arguments": trainer.model.config})
+    folder.write("config.json", {"model": recipe.model.name, "arguments": model.config})
     folder.write(
         "summary.json",
         {
             "recipe": recipe.title,
             "metric": name,
-            "parameters": sum(p.numel() for p in trainer.model.parameters()),
+            "parameters": sum(p.numel() for p in model.parameters()),
             "best_seed": best["seed"],
             "test": {
                 metric: summarize([result["test"][metric] for result in results])

@@ -7,7 +7,7 @@ import io
 import os
 from collections.abc import Callable
 from contextlib import redirect_stdout
-from dataclasses import replace
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from dgl_deepgnn.graph import AnyGraph, require_dgl
 from dgl_deepgnn.recipe import BatchingSection
 from dgl_deepgnn.wording import counted
 
-__all__ = ["cut", "subgraph_sampler"]
+__all__ = ["Cut", "cut", "metis", "subgraph_sampler"]
 
 LARGE = 10**6
 """Edges from which on a partition is kept on disk."""
@@ -72,8 +72,37 @@ def subgraph_sampler(data: TaskData, batching: BatchingSection) -> Sampler:
     return sample
 
 
+@dataclass(frozen=True)
+class Cut:
+    """One graph in parts; what it has of nodes stays with the whole.
+
+    Parameters
+    ----------
+    graphs : list of DGLGraph
+        The parts, induced subgraphs, with their data of edges.
+    nodes, edges : Tensor
+        Which of the whole graph's they hold, part after part.
+    """
+
+    graphs: list[AnyGraph]
+    nodes: Tensor
+    edges: Tensor
+
+    @classmethod
+    def of(cls, graph: AnyGraph, part_of: Tensor, count: int) -> Cut:
+        """Cut a graph by the number of the part of every node, shape (N,)."""
+        dgl = require_dgl("A graph in parts")
+        bare = graph.local_var()
+        for key in list(bare.ndata):  # features may be in a file, and larger than the memory
+            del bare.ndata[key]
+        sizes = torch.bincount(part_of, minlength=count).tolist()
+        nodes = torch.argsort(part_of, stable=True)
+        graphs = [dgl.node_subgraph(bare, some) for some in nodes.split(sizes)]
+        return cls(graphs, nodes, torch.cat([some.edata.pop(dgl.EID) for some in graphs]))
+
+
 @lru_cache(maxsize=1)  # all seeds, and all arms of a speed-up record, train on one cut
-def cut(data: TaskData, clusters: int) -> TaskData:
+def cut(data: TaskData, clusters: int) -> Cut:
     """Cut the one graph of a data set into induced subgraphs (METIS, as Cluster-GCN does).
 
     Raises
@@ -94,19 +123,13 @@ def cut(data: TaskData, clusters: int) -> TaskData:
             f"{counted(graph.num_nodes(), 'node')}."
         )
     dgl = require_dgl("training.batching.kind clusters (METIS)")
-    assignment = _partition(dgl, graph, clusters)
-    parts = [dgl.node_subgraph(graph, assignment == index) for index in range(clusters)]
-    frame = "ndata" if data.level == "node" else "edata"
-    key = dgl.NID if data.level == "node" else dgl.EID
-    items = torch.cat([getattr(part, frame)[key] for part in parts])
-    splits = [{part: mask[items] for part, mask in masks.items()} for masks in data.splits]
-    return replace(data, graphs=parts, labels=data.labels[items], splits=splits)
+    return Cut.of(graph, _partition(dgl, graph, clusters), clusters)
 
 
 def _partition(dgl: Any, graph: AnyGraph, clusters: int) -> Tensor:
     """The cluster of every node; of a large graph it is computed once and kept on disk."""
     if graph.num_edges() < LARGE:
-        return _metis(dgl, graph, clusters)
+        return metis(dgl, graph, clusters)
     digest = hashlib.sha256(f"{clusters} {graph.num_nodes()} {dgl.__version__}".encode())
     for ends in graph.edges(order="eid"):
         digest.update(ends.cpu().numpy().astype("<i8").tobytes())
@@ -118,7 +141,7 @@ def _partition(dgl: Any, graph: AnyGraph, clusters: int) -> Tensor:
             return torch.from_numpy(found.astype(np.int64))
     except (OSError, ValueError, EOFError):  # not there, or damaged
         pass
-    assignment = _metis(dgl, graph, clusters)
+    assignment = metis(dgl, graph, clusters)
     content = io.BytesIO()
     np.save(content, assignment.numpy())
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -126,7 +149,8 @@ def _partition(dgl: Any, graph: AnyGraph, clusters: int) -> Tensor:
     return assignment
 
 
-def _metis(dgl: Any, graph: AnyGraph, clusters: int) -> Tensor:
+def metis(dgl: Any, graph: AnyGraph, clusters: int) -> Tensor:
+    """The part of every node, by METIS; the same every time."""
     with redirect_stdout(io.StringIO()):  # DGL prints its timings
         # METIS forbids self-loops. With them, or in k-way mode, DGL's METIS cuts the same graph
         # another way each time, and a resumed run would differ from an uninterrupted one.

@@ -25,6 +25,7 @@ from dgl_deepgnn.nn import MODELS, DeepGNN, create_model
 from dgl_deepgnn.optim import param_groups
 from dgl_deepgnn.recipe import ModelSection, OptimizerSection, Recipe
 from dgl_deepgnn.training.batches import Batch, Batches
+from dgl_deepgnn.training.part import Evaluation, Part, PartBatches
 from dgl_deepgnn.training.processes import ONE, Processes
 
 __all__ = ["DivergenceError", "Step", "Trainer", "build_model", "find_device", "score"]
@@ -135,7 +136,10 @@ class Trainer:
         self.order = torch.Generator().manual_seed(seed)
         split = seed % len(data.splits)
         batching = recipe.training.batching
-        self.batches = Batches(data, split, self.model, batching, device, processes)
+        arguments = split, self.model, batching, device, processes
+        self.batches: Batches | PartBatches = (
+            PartBatches(data, *arguments) if isinstance(data, Part) else Batches(data, *arguments)
+        )
         self._replica: nn.Module | None = None
         weights = None
         if recipe.training.class_weights == "balanced":
@@ -226,7 +230,7 @@ class Trainer:
             factor *= 0.5 * (1 + math.cos(math.pi * self.step / self.total_steps))
         return factor
 
-    def _explain_divergence(self, batch: Batch) -> str:
+    def _explain_divergence(self, batch: Batch | Evaluation) -> str:
         """Of which run, in which layer, and what to try."""
         layer = "the loss itself"
         with torch.no_grad():
@@ -359,7 +363,7 @@ def make_optimizer(section: OptimizerSection, model: DeepGNN) -> torch.optim.Opt
 
 def score(
     model: DeepGNN,
-    batches: list[Batch],
+    batches: Sequence[Batch | Evaluation],
     target: Any,
     loss: Any,
     parts: Iterable[str] = ("train", "val", "test"),

@@ -1,0 +1,290 @@
+"""Starting a training on several machines, and ending it everywhere when it ends anywhere."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from dgl_deepgnn.errors import UserError
+from dgl_deepgnn.recipe import Recipe
+from dgl_deepgnn.training.part import GRAPH, read_partition, serve
+from dgl_deepgnn.wording import counted, quoted
+
+__all__ = ["launch", "read_ip_config", "run_machine", "take_role"]
+
+PORT = 30050
+"""Of a graph server, if the file does not say; the trainers meet at the next one."""
+PASSED_ON = re.compile(r"(DGL|OMP_|MKL_|GLOO_|NCCL_|PYTHON)[A-Z_]*")
+"""Variables that the other machines get as they are here."""
+FOLLOWS = "DGL_DEEPGNN_FOLLOWS_INPUT"
+"""Set where a machine's processes are to end with the input they were started with."""
+PATIENCE = 5.0
+"""Seconds in which processes may end by themselves, once others have ended."""
+PR_SET_PDEATHSIG = 1
+
+
+def take_role(
+    recipe: Recipe, partition: Path, ip_config: Path, way: str | None, machine: int | None
+) -> bool:
+    """Do what this process is there for; whether that is to train.
+
+    It may have been started by a user, for one machine, or there as graph server or trainer.
+
+    Raises
+    ------
+    UserError
+        If the partition, the addresses and the recipe do not fit, or a machine fails.
+    """
+    facts = read_partition(partition, recipe)
+    machines = read_ip_config(ip_config)
+    if len(machines) != facts.machines:
+        raise UserError(
+            f"{partition} was made for {counted(facts.machines, 'machine')}, --ip-config "
+            f"{ip_config} names {len(machines)}."
+        )
+    role = os.environ.get("DGL_ROLE")
+    if role == "client":
+        return True
+    if role == "server":
+        serve(ip_config)
+    command = [sys.executable, "-m", "dgl_deepgnn", *sys.argv[1:]]
+    if machine is None:
+        launch(command, machines, way)
+        return False
+    if not 0 <= machine < len(machines):
+        raise UserError(f"--machine {machine}: they are numbered 0 to {len(machines) - 1}.")
+    sys.exit(run_machine(command, machine, machines, partition))
+
+
+def read_ip_config(path: Path) -> list[tuple[str, int]]:
+    """Addresses and ports of the machines: DGL's file, one line each.
+
+    Raises
+    ------
+    UserError
+        If it is not such a file.
+    """
+    try:
+        lines = [line.split() for line in path.read_text("utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--ip-config {path} cannot be read: {error}.") from None
+    machines = []
+    for number, words in enumerate(lines, 1):
+        address, port = words[0], words[1] if len(words) > 1 else str(PORT)
+        try:
+            socket.inet_pton(socket.AF_INET, address)
+            if len(words) > 2 or not 0 < int(port) < 2**16 - 1:
+                raise ValueError
+        except (OSError, ValueError):
+            raise UserError(
+                f"--ip-config {path}, line {number}: {' '.join(words)[:100]!r} is not the IPv4 "
+                f"address of a machine, with a port behind it or without ({PORT})."
+            ) from None
+        machines.append((address, int(port)))
+    if not machines:
+        raise UserError(f"--ip-config {path} is empty: one line for every machine, its address.")
+    if len({address for address, _ in machines}) < len(machines):
+        raise UserError(f"--ip-config {path} names a machine twice: each holds one part.")
+    return machines
+
+
+def launch(command: Sequence[str], machines: Sequence[tuple[str, int]], way: str | None) -> None:
+    """Run a command on every machine, and stop it on all as soon as it fails on one.
+
+    Parameters
+    ----------
+    command : sequence of str
+        What to run; ``--machine NUMBER`` is added.
+    machines : sequence of (str, int)
+        Their addresses, and ports.
+    way : str, optional
+        How to run a command line there, with ``{host}`` for the address; the command line follows
+        as one word. By default ``ssh {host}``, and directly where the address is this machine's.
+
+    Raises
+    ------
+    UserError
+        If it fails on one of them.
+    """
+    if way is not None and not way.strip():
+        raise UserError(f"--launch {quoted(way)} is no command; such as 'ssh {{host}}'.")
+    started = []
+    for number, (address, _) in enumerate(machines):
+        line = _line([*command, "--machine", str(number)])
+        if way is None:
+            words = ["sh", "-c"] if _is_here(address) else ["ssh", address]
+        else:
+            words = [word.replace("{host}", address) for word in shlex.split(way)]
+        try:
+            started.append(subprocess.Popen([*words, line], stdin=subprocess.PIPE))
+        except OSError as error:
+            _end(started)
+            raise UserError(f"{words[0]} cannot be run: {error.strerror}.") from None
+    try:
+        failed = _first_failure(started)
+    finally:
+        _end(started)
+    if failed is not None:
+        raise UserError(
+            f"Machine {failed} ({machines[failed][0]}) has ended ({_how(started[failed])}), so "
+            "all were stopped. Every finished epoch is kept: give the same command --resume and "
+            "the run folder, in place of the recipe."
+        )
+
+
+def run_machine(
+    command: Sequence[str], number: int, machines: Sequence[tuple[str, int]], folder: Path
+) -> int:
+    """Run the graph server and the trainer of this machine, until both have ended or one fails.
+
+    Returns
+    -------
+    int
+        Exit code of what failed, 0 if nothing did.
+    """
+    address, port = machines[0]
+    common = {
+        "DGL_DIST_MODE": "distributed",
+        "DGL_NUM_SERVER": "1",
+        "DGL_NUM_CLIENT": str(len(machines)),
+        "DGL_NUM_SAMPLER": "0",
+        "DGL_CONF_PATH": str(folder / f"{GRAPH}.json"),
+        "DGL_GRAPH_FORMAT": "coo,csc",
+    }
+    server = {"DGL_ROLE": "server", "DGL_SERVER_ID": str(number)}
+    trainer = {
+        "DGL_ROLE": "client",
+        # As torchrun says it to its processes.
+        "TORCHELASTIC_RUN_ID": "distributed",
+        "RANK": str(number),
+        "LOCAL_RANK": "0",
+        "WORLD_SIZE": str(len(machines)),
+        "MASTER_ADDR": address,
+        "MASTER_PORT": str(port + 1),
+    }
+    interface = _interface(machines[number][0])
+    if interface is not None:  # else gloo takes what this machine's name stands for
+        trainer["GLOO_SOCKET_IFNAME"] = os.environ.get("GLOO_SOCKET_IFNAME", interface)
+    started = [
+        subprocess.Popen(
+            command,
+            env={**os.environ, **common, **role},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL if role is server else None,  # DGL tells of its state
+            preexec_fn=_end_with_parent,
+        )
+        for role in (server, trainer)
+    ]
+    ended = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: ended.set())
+    if FOLLOWS in os.environ:
+        threading.Thread(target=_follow_input, args=(ended,), daemon=True).start()
+    failed = _first_failure(started, ended)
+    started[0].kill()  # the server, which has nothing to lose, and would tell of its end
+    _end(started)
+    if ended.is_set():
+        return 128 + signal.SIGTERM
+    if failed is None:
+        return 0
+    code = started[failed].returncode
+    if failed == 0 or code < 0:  # a trainer that stops by itself has said why
+        who = ("graph server", "trainer")[failed]
+        print(
+            f"The {who} of machine {number} ({machines[number][0]}) has ended "
+            f"({_how(started[failed])}).",
+            file=sys.stderr,
+        )
+    return code if code > 0 else 128 - code
+
+
+def _first_failure(
+    started: Sequence[subprocess.Popen[bytes]], ended: threading.Event | None = None
+) -> int | None:
+    """Wait until one has failed, and say which, or all have ended well, or others have."""
+    while ended is None or not ended.is_set():
+        codes = [process.poll() for process in started]
+        for index, code in enumerate(codes):
+            if code not in (None, 0):
+                return index
+        if None not in codes:
+            return None
+        time.sleep(0.1)
+    return None
+
+
+def _end(started: Sequence[subprocess.Popen[bytes]]) -> None:
+    """End what still runs: kindly, then not."""
+    for process in started:
+        if process.stdin is not None:
+            process.stdin.close()
+    if any(process.poll() is None for process in started) and started[0].stdin is not None:
+        _wait(started, 2 * PATIENCE)
+    for process in started:
+        if process.poll() is None:
+            process.terminate()
+    _wait(started, PATIENCE)
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+
+
+def _wait(started: Sequence[subprocess.Popen[bytes]], seconds: float) -> None:
+    limit = time.monotonic() + seconds
+    while time.monotonic() < limit and any(process.poll() is None for process in started):
+        time.sleep(0.05)
+
+
+def _follow_input(ended: threading.Event) -> None:
+    """End with the input: so those on other machines end when the launcher, or ssh, does."""
+    while os.read(0, 4096):
+        pass
+    ended.set()
+
+
+def _end_with_parent() -> None:
+    """Have the system end a process when the one that started it ends, however it does."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _line(command: Sequence[str]) -> str:
+    """Command line that runs a command in this folder, with this environment."""
+    variables = {name: value for name, value in os.environ.items() if PASSED_ON.fullmatch(name)}
+    variables[FOLLOWS] = "1"
+    settings = " ".join(f"{name}={shlex.quote(value)}" for name, value in variables.items())
+    return f"cd {shlex.quote(os.getcwd())} && exec env {settings} {shlex.join(command)}"
+
+
+def _how(process: subprocess.Popen[bytes]) -> str:
+    code = process.returncode
+    return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+
+def _is_here(address: str) -> bool:
+    return address.startswith("127.") or _interface(address) is not None
+
+
+def _interface(address: str) -> str | None:
+    """Name of this machine's network interface with that address."""
+    import fcntl
+
+    for _, name in socket.if_nameindex():
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as some:
+            try:
+                request = name.encode()[:15].ljust(256, b"\0")
+                found = fcntl.ioctl(some.fileno(), 0x8915, request)  # SIOCGIFADDR
+            except OSError:  # it has none
+                continue
+        if socket.inet_ntoa(found[20:24]) == address:
+            return name
+    return None
