@@ -48,6 +48,19 @@ def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.Monke
             assert verdict.status == status or verdict.near
 
 
+def test_graphstorm_trains_our_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As docs/graphstorm.md has it, where GraphStorm is installed."""
+    pytest.importorskip("graphstorm", reason="GraphStorm pins versions that are not ours")
+    monkeypatch.chdir(tmp_path)
+    page = ROOT / "docs" / "graphstorm.md"
+    (command,) = commands_of(page)[:1]
+    done = CliRunner().invoke(app, [*shlex.split(command)[1:], "--set", "data.name=karate"])
+    assert done.exit_code == 0, done.output
+    namespace: dict[str, object] = {}
+    for block in re.findall(r"```py\n(.*?)```", page.read_text("utf-8"), flags=re.DOTALL):
+        exec(compile(block, page.name, "exec"), namespace)
+
+
 def commands_of(page: Path) -> list[str]:
     """Command lines of ours: indented, in shell blocks, or between backticks."""
     text = page.read_text("utf-8").replace("\\\n", " ")
