@@ -182,8 +182,9 @@ def train_command(
             raise UserError(
                 "--distributed needs --partition (see `dgl-deepgnn partition`) and --ip-config."
             )
-        if not take_role(loaded, partition, ip_config, way, machine):
-            return
+        with resumable("train", "epoch"):
+            if not take_role(loaded, partition, ip_config, way, machine):
+                return
     with resumable("train", "epoch"):
         folder = train(
             loaded,

@@ -10,9 +10,11 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from dgl_deepgnn.errors import UserError
@@ -136,9 +138,9 @@ def launch(command: Sequence[str], machines: Sequence[tuple[str, int]], way: str
         _end(started)
     if failed is not None:
         raise UserError(
-            f"Machine {failed} ({machines[failed][0]}) has ended ({_how(started[failed])}), so "
-            "all were stopped. Every finished epoch is kept: give the same command --resume and "
-            "the run folder, in place of the recipe."
+            f"Machine {failed} ({machines[failed][0]}) has ended "
+            f"({_how(started[failed].returncode)}), so all were stopped. Every finished epoch is "
+            "kept: give the same command --resume and the run folder, in place of the recipe."
         )
 
 
@@ -152,6 +154,48 @@ def run_machine(
     int
         Exit code of what failed, 0 if nothing did.
     """
+    ended = threading.Event()
+    for sign in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(sign, lambda *_: ended.set())
+    if FOLLOWS in os.environ:
+        threading.Thread(target=_follow_input, args=(ended,), daemon=True).start()
+    # What the server says, of its state and its end, is of interest if it fails.
+    with tempfile.TemporaryFile() as said:
+        started = [
+            subprocess.Popen(
+                command,
+                env={**os.environ, **role},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,  # Ctrl-C is for the launcher, which ends them in order
+                preexec_fn=_end_with_parent,
+            )
+            for role, output in zip(_roles(number, machines, folder), (said, None), strict=True)
+        ]
+        failed = _first_failure(started, ended)
+        code = 0 if failed is None else started[failed].returncode
+        _end(started)
+        if started[0].returncode == -signal.SIGKILL:
+            _free_memory()
+        if failed == 0:
+            said.seek(0)
+            sys.stderr.write(said.read().decode("utf-8", "replace")[-2000:])
+    if failed == 0 or code < 0:  # a trainer that stops by itself has said why
+        who = "trainer" if failed else "graph server"
+        print(
+            f"The {who} of machine {number} ({machines[number][0]}) has ended ({_how(code)}).",
+            file=sys.stderr,
+        )
+    if ended.is_set():
+        return 128 + signal.SIGTERM
+    return code if code >= 0 else 128 - code
+
+
+def _roles(
+    number: int, machines: Sequence[tuple[str, int]], folder: Path
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Environment of a machine's graph server, and of its trainer, as DGL and PyTorch read it."""
     address, port = machines[0]
     common = {
         "DGL_DIST_MODE": "distributed",
@@ -161,11 +205,11 @@ def run_machine(
         "DGL_CONF_PATH": str(folder / f"{GRAPH}.json"),
         "DGL_GRAPH_FORMAT": "coo,csc",
     }
-    server = {"DGL_ROLE": "server", "DGL_SERVER_ID": str(number)}
+    server = {**common, "DGL_ROLE": "server", "DGL_SERVER_ID": str(number)}
     trainer = {
+        **common,
         "DGL_ROLE": "client",
-        # As torchrun says it to its processes.
-        "TORCHELASTIC_RUN_ID": "distributed",
+        "TORCHELASTIC_RUN_ID": "distributed",  # as torchrun says it to its processes
         "RANK": str(number),
         "LOCAL_RANK": "0",
         "WORLD_SIZE": str(len(machines)),
@@ -175,36 +219,7 @@ def run_machine(
     interface = _interface(machines[number][0])
     if interface is not None:  # else gloo takes what this machine's name stands for
         trainer["GLOO_SOCKET_IFNAME"] = os.environ.get("GLOO_SOCKET_IFNAME", interface)
-    started = [
-        subprocess.Popen(
-            command,
-            env={**os.environ, **common, **role},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL if role is server else None,  # DGL tells of its state
-            preexec_fn=_end_with_parent,
-        )
-        for role in (server, trainer)
-    ]
-    ended = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: ended.set())
-    if FOLLOWS in os.environ:
-        threading.Thread(target=_follow_input, args=(ended,), daemon=True).start()
-    failed = _first_failure(started, ended)
-    started[0].kill()  # the server, which has nothing to lose, and would tell of its end
-    _end(started)
-    if ended.is_set():
-        return 128 + signal.SIGTERM
-    if failed is None:
-        return 0
-    code = started[failed].returncode
-    if failed == 0 or code < 0:  # a trainer that stops by itself has said why
-        who = ("graph server", "trainer")[failed]
-        print(
-            f"The {who} of machine {number} ({machines[number][0]}) has ended "
-            f"({_how(started[failed])}).",
-            file=sys.stderr,
-        )
-    return code if code > 0 else 128 - code
+    return server, trainer
 
 
 def _first_failure(
@@ -252,6 +267,17 @@ def _follow_input(ended: threading.Event) -> None:
     ended.set()
 
 
+def _free_memory() -> None:
+    """Remove what a killed graph server leaves in shared memory: as much as its part of the graph.
+
+    DGL's names are the same for all its jobs, of which a machine can thus have one at a time.
+    """
+    for pattern in (f"{GRAPH}*", "node~_N~*-kvdata-", "edge~_N:_E:_N~*-kvdata-"):
+        for path in Path("/dev/shm").glob(pattern):
+            with suppress(OSError):
+                path.unlink()
+
+
 def _end_with_parent() -> None:
     """Have the system end a process when the one that started it ends, however it does."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -265,8 +291,7 @@ def _line(command: Sequence[str]) -> str:
     return f"cd {shlex.quote(os.getcwd())} && exec env {settings} {shlex.join(command)}"
 
 
-def _how(process: subprocess.Popen[bytes]) -> str:
-    code = process.returncode
+def _how(code: int) -> str:
     return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
 

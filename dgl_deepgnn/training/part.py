@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -43,8 +44,8 @@ __all__ = [
 ]
 
 FACTS = "partition.json"
-GRAPH = "graph"
-"""DGL's name of the partitioned graph."""
+GRAPH = "deepgnn"
+"""DGL's name of the partitioned graph, of its file and of what lies in shared memory."""
 MEMORY = "2GB"
 """Of the evaluation, if a recipe does not say."""
 
@@ -111,8 +112,11 @@ def connected(folder: Path, ip_config: Path, recipe: Recipe) -> Iterator[Part]:
     """
     facts = read_partition(folder, recipe)
     dgl = require_dgl("Training on several machines")
+    handlers = {sign: signal.getsignal(sign) for sign in (signal.SIGINT, signal.SIGTERM)}
     with redirect_stdout(io.StringIO()):  # DGL tells of its connections
         dgl.distributed.initialize(str(ip_config))
+        for sign, handler in handlers.items():  # DGL ends by an exception that nobody catches
+            signal.signal(sign, handler)
         graph = dgl.distributed.DistGraph(GRAPH, part_config=str(folder / f"{GRAPH}.json"))
     yield Part.of(graph, facts)
     # After an error there is no farewell: it would wait for trainers that may be gone.

@@ -118,7 +118,7 @@ def prepare(folder: Path, some: Recipe, addresses: list[str]) -> list[object]:
 
 def in_one_process(folder: Path, some: Recipe, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
     """The same training on the same clusters."""
-    config = folder / "partition" / "graph.json"
+    config = folder / "partition" / "deepgnn.json"
     machines = len(json.loads(config.read_text())["node_map"]["_N"])
     assignment = torch.full((300,), -1)
     for index in range(machines):

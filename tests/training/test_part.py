@@ -44,7 +44,7 @@ class Everything:
     """In the place of a ``DistGraph``: data of the whole, the graph of one part."""
 
     def __init__(self, folder: Path, index: int, together: threading.Barrier) -> None:
-        config = folder / "graph.json"
+        config = folder / "deepgnn.json"
         loaded = [
             dgl.distributed.load_partition(str(config), i)
             for i in range(len(json.loads(config.read_text())["node_map"]["_N"]))

@@ -39,7 +39,7 @@ def test_dgl_reads_it(tmp_path: Path) -> None:
     assert sum(part["edges"] for part in result["parts"]) == whole.num_edges()
     for index, facts in enumerate(result["parts"]):
         graph, nodes, edges, *_ = dgl.distributed.load_partition(
-            str(tmp_path / "out" / "graph.json"), index
+            str(tmp_path / "out" / "deepgnn.json"), index
         )
         own = int(graph.ndata["inner_node"].sum())
         assert own == facts["nodes"]
@@ -70,7 +70,7 @@ def test_edges_bear_the_aggregation_of_the_whole(tmp_path: Path, norm: Any) -> N
     (whole,) = load_data("karate").graphs
     expected = aggregation_operator(whole, norm).matrix.toarray()
     found = torch.zeros(expected.shape)
-    config = str(tmp_path / "out" / "graph.json")
+    config = str(tmp_path / "out" / "deepgnn.json")
     loaded = [dgl.distributed.load_partition(config, index) for index in range(2)]
     original = torch.cat([nodes["_N/orig_id"] for _, nodes, *_ in loaded])
     values = torch.cat([edges["_N:_E:_N/aggregation"] for _, _, edges, *_ in loaded])
@@ -83,7 +83,7 @@ def test_edges_bear_the_aggregation_of_the_whole(tmp_path: Path, norm: Any) -> N
 
 def test_several_splits_are_columns(tmp_path: Path) -> None:
     partition(recipe("csbm"), 1, tmp_path / "one")
-    nodes = dgl.distributed.load_partition(str(tmp_path / "one" / "graph.json"), 0)[1]
+    nodes = dgl.distributed.load_partition(str(tmp_path / "one" / "deepgnn.json"), 0)[1]
     splits = len(load_data("csbm").splits)
     assert nodes["_N/val_mask"].shape == ((1000,) if splits == 1 else (1000, splits))
 
