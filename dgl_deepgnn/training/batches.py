@@ -113,7 +113,7 @@ class Batches:
         everything = self._collator = Collator(data, split, model, device)
         # Graphs do not change: the batches that recur are made once.
         self.evaluation = [
-            everything.batch(some)
+            everything.batch(some, products=batching.memory is None)
             for some in torch.arange(len(data.graphs)).split(
                 size if kind == "graphs" and size else len(data.graphs)
             )
@@ -242,8 +242,8 @@ class Collator:
         chunks = self._masks["train"].split(self.items_per_graph)
         return torch.tensor([index for index, chunk in enumerate(chunks) if chunk.any()])
 
-    def batch(self, which: Tensor) -> Batch:
-        """Those graphs, in that order."""
+    def batch(self, which: Tensor, products: bool = True) -> Batch:
+        """Those graphs, in that order; with matrices ready for products, or for rows of them."""
         chosen = which.numpy()
         whole = len(chosen) == len(self._num_nodes) and (np.diff(chosen) == 1).all()
         operator = self._operator if whole else self._operator.select(chosen.tolist())
@@ -257,7 +257,7 @@ class Collator:
             edge_feat = self._edge_feat[rows(self._num_edges)].to(self._device)
         feat = self._feat[nodes if self._nodes is None else self._nodes[nodes]]
         return Batch(
-            operator.to(self._device),
+            operator.to(self._device) if products else operator,
             (to_sparse(feat) if self._sparse else feat).to(self._device),
             edge_feat,
             self._labels[items].to(self._device),
