@@ -10,7 +10,18 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["isolated"]
+__all__ = ["environment", "isolated"]
+
+
+def environment(threads: int) -> dict[str, str]:
+    """Variables of a process that computes in so many threads."""
+    return {
+        **os.environ,
+        "OMP_NUM_THREADS": str(threads),
+        # Threads that spin while they wait take the cores from those that work.
+        "OMP_WAIT_POLICY": "passive",
+        "DGLBACKEND": "pytorch",
+    }
 
 
 def isolated(function: Callable[..., Any], threads: int, **arguments: Any) -> Any:
@@ -25,18 +36,11 @@ def isolated(function: Callable[..., Any], threads: int, **arguments: Any) -> An
     **arguments
         What JSON can hold.
     """
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": str(threads),
-        # Threads that spin while they wait take the cores from those that work.
-        "OMP_WAIT_POLICY": "passive",
-        "DGLBACKEND": "pytorch",
-    }
     call = [function.__module__, function.__qualname__, arguments]
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.cost.isolated"],
         input=json.dumps(call),
-        env=environment,
+        env=environment(threads),
         stdout=subprocess.PIPE,
         text=True,
         check=True,
