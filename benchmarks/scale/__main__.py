@@ -24,7 +24,7 @@ from dgl_deepgnn.files import write_json, write_text
 SIZES = {"100k": 100_000, "200k": 200_000, "500k": 500_000, "1M": 1_000_000}
 WIDE, WIDTHS = 250_000, (128, 512)
 """Nodes and features of the section "width"."""
-ROUNDS = 7
+ROUNDS = 5
 QUICK = 25
 """So many times smaller is a smoke run."""
 
