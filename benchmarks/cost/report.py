@@ -60,8 +60,8 @@ Other questions have tables and commands of their own:
   (`python benchmarks/one_line_fix.py`);
 - [edges.md](edges.md): the scale of deep networks that read edge features or relations, beside
   DGL's layers (`python -m benchmarks.edges`);
-- `scale.md`: a million nodes: seconds and memory of every stage, their growth, and training by
-  clusters beside DGL's and PyTorch Geometric's (`python -m benchmarks.scale`);
+- [scale.md](scale.md): a million nodes: seconds and memory of every stage, their growth, and
+  training by clusters beside DGL's and PyTorch Geometric's (`python -m benchmarks.scale`);
 - [one_draw.md](one_draw.md): how far one draw is from the mean of all
   (`python -m benchmarks.one_draw`);
 - [signal_by_depth.md](signal_by_depth.md): signal and gradient by depth, DGL's layers and ours

@@ -125,7 +125,7 @@ def size_table(cell: dict[str, Any]) -> list[str]:
         f"## {plan['nodes']:,} nodes, {cell['edges']:,} edges",
         "",
         f"{plan['in_feats']} features, in a file of {_gb(_file(cell))}; {plan['layers']} layers. "
-        f"METIS "
+        "METIS "
         f"cuts the graph into {plan['nodes'] // plan['part']:,} clusters of {cut['smallest']:,} to "
         f"{cut['largest']:,} nodes, within which {cut['kept_edges']:.0%} of the edges lie; "
         f"{plan['per_step']} of them a step. Inference is by `layerwise_inference` with "
@@ -173,11 +173,11 @@ def paper_table(cells: list[dict[str, Any]]) -> list[str]:
         ["features, in a mapped file, of a share", _gb(found.features)],
         ["layer buffers of inference, in files, of a share", _gb(found.buffers)],
         ["METIS of the whole graph, on one machine: memory", _gb(found.metis)],
-        ["METIS of the whole graph, on one machine: hours", f"{found.metis_hours:.1f}"],
+        ["METIS of the whole graph, on one machine: hours", f"{found.metis_hours:.2g}"],
         ["an epoch: hours", _hours(found.epoch)],
-        ["sums of the gradients in it: hours", f"{found.gradients:.4f}"],
+        ["sums of the gradients in it: hours", f"{found.gradients:.2g}"],
         ["inference of all nodes, layer by layer: hours", _hours(found.inference)],
-        ["neighbours' features from other machines in it: hours", f"{found.exchange:.2f}"],
+        ["neighbours' features from other machines in it: hours", f"{found.exchange:.2g}"],
     ]
     first = ["memory of training (graph, cut, operators), of a share", _gb(found.part)]
     return [
@@ -278,7 +278,7 @@ def _gb(size: float) -> str:
 
 def _hours(values: tuple[float, float, float]) -> str:
     low, middle, high = values
-    return f"{middle:.2f} ({low:.2f} to {high:.2f})"
+    return f"{middle:.2g} ({low:.2g} to {high:.2g})"
 
 
 def _power(found: Fit) -> str:
