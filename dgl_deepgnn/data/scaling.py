@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from dgl_deepgnn.data.task_data import TaskData
+from dgl_deepgnn.data.task_data import ROWS, TaskData
 from dgl_deepgnn.graph import AnyGraph
 from dgl_deepgnn.wording import fixed
 
@@ -38,27 +39,29 @@ def transform_features(
     trained = torch.stack([masks["train"] for masks in task.splits]).any(dim=0)
     seen = [bool(chunk.any()) for chunk in trained.split(task.items_per_graph)]
 
-    def known(graphs: Sequence[AnyGraph], kind: str) -> Tensor:
+    def known(graphs: Sequence[AnyGraph], kind: str) -> list[Tensor]:
         """Features of the graphs that hold training items."""
         frames = [getattr(g, f"{kind[0]}data") for g, use in zip(graphs, seen, strict=True) if use]
-        return torch.cat([frame["feat"] for frame in frames])
+        return [frame["feat"] for frame in frames]
 
     record: dict[str, dict[str, Any]] = {}
     for kind in ("node", "edge"):
         if "feat" in getattr(task.graphs[0], f"{kind[0]}data"):
-            feat = known(task.graphs, kind).double()
+            parts = known(task.graphs, kind)
             # Messages: an edge without features, such as a loop, is to stay one; so are relations.
             centred = kind == "node" or task.level == "edge"
-            this = how if centred or not _are_indicators(feat) else "none"
-            record[kind] = {"transform": this, **_statistics(feat, this, centred)}
+            this = how if centred or not _are_indicators(parts) else "none"
+            record[kind] = {"transform": this, **_statistics(parts, this, centred)}
     graphs = [apply_scaling(graph, record) for graph in task.graphs]
     for kind, entry in record.items():
-        feat = known(graphs, kind)
-        if len(feat) == 0:  # no edges, say
+        some = [rows for rows in _rows(known(graphs, kind)) if len(rows)]
+        if not some:  # no edges, say
             continue
-        low, high = (ends.tolist() for ends in (feat.amin(dim=0), feat.amax(dim=0)))
+        low = torch.stack([rows.amin(dim=0) for rows in some]).amin(dim=0).tolist()
+        high = torch.stack([rows.amax(dim=0) for rows in some]).amax(dim=0).tolist()
         entry.update(low=[_short(value) for value in low], high=[_short(value) for value in high])
-        entry["rms"] = _short(float(feat.square().mean().sqrt()))
+        squares = sum(float(rows.square().sum(dtype=torch.float64)) for rows in some)
+        entry["rms"] = _short(math.sqrt(squares / max(sum(rows.numel() for rows in some), 1)))
     return graphs, record
 
 
@@ -168,13 +171,23 @@ def far_outside(feat: Tensor, entry: Mapping[str, Any]) -> str | None:
     )
 
 
-def _are_indicators(feat: Tensor) -> bool:
-    return bool(((feat == 0) | (feat == 1)).all() and (feat.sum(dim=1) <= 1).all())
+def _rows(parts: Sequence[Tensor]) -> Iterator[Tensor]:
+    """A few rows at a time, of features that may be in a file and larger than the memory."""
+    for feat in parts:
+        yield from feat.split(ROWS)
 
 
-def _statistics(feat: Tensor, how: str, centred: bool) -> dict[str, list[float]]:
+def _are_indicators(parts: Sequence[Tensor]) -> bool:
+    return all(
+        bool(((feat == 0) | (feat == 1)).all() and (feat.sum(dim=1) <= 1).all())
+        for feat in _rows(parts)
+    )
+
+
+def _statistics(parts: Sequence[Tensor], how: str, centred: bool) -> dict[str, list[float]]:
     if how not in ("standardize", "rescale"):
         return {}
+    feat = torch.cat(list(parts)).double()
     mean = feat.mean(dim=0) if centred else feat.new_zeros(feat.shape[1])
     variance = feat.var(dim=0, unbiased=False) if centred else feat.square().mean(dim=0)
     if how == "rescale":
