@@ -34,6 +34,10 @@ LARGEST = 10**18
 _SIZE = re.compile(r" *[0-9]{1,20}(\.[0-9]{1,20})? *[A-Za-z]{0,4} *")
 PER_ENTRY = 40
 """Bytes that an entry of a sparse matrix takes while its row is multiplied, copies included."""
+PER_KEPT = 16
+"""Bytes that an entry takes while its part of the matrix is kept."""
+CACHE = 32e6
+"""Bytes of a chunk on a processor: more of them would leave its cache between two steps."""
 ROWS_KEPT = 8
 """Intermediate results of a layer, of its larger width, at the same time."""
 
@@ -226,12 +230,16 @@ class _Layerwise:
         buffers = {None: 2, "initial": 4}.get(model.residual, 2) + isinstance(model.head, EdgeHead)
         needed = buffers * feat.shape[0] * self._width * feat.element_size()
         self._branches = set(model.branches)
-        self._last: tuple[slice, SparseMatrix] | None = None
+        self._cut: dict[tuple[int, int], SparseMatrix] = {}
+        """Parts of the matrix; without room for all, they are cut out for every layer anew."""
         self._edge_sums = operator.edge_sums() if model.reads_edges else None
         self._folder = folder
         self._in_files = needed > memory / 2 and self._device.type == "cpu"
         self._room = memory / 2 if self._in_files else memory - needed
         self._room = max(self._room, memory / 4)
+        kept = PER_KEPT * operator.matrix.nnz
+        self._keeps = kept < memory / 8
+        self._room -= kept if self._keeps else 0
 
     def scores(self, edge_feat: Tensor | None) -> Iterator[Tensor]:
         """Scores of all items, in their order."""
@@ -251,6 +259,8 @@ class _Layerwise:
             first, new = x, self._buffer()
             x = self._buffer().copy_(first)
         active = self._buffer()
+        if self._keeps:  # one after the other, so that they leave no holes among the chunks
+            self._cut = {(r.start, r.stop): self._rows(r) for r in self._chunks(self._width)}
         for index in range(1, last + 1):
             for rows in self._chunks(self._width):
                 active[rows] = model._activate(index - 1, x[rows])
@@ -303,9 +313,11 @@ class _Layerwise:
         return conv(_Aggregated(self._operator, rows.stop - rows.start), (aggregated, own))
 
     def _aggregate(self, rows: slice, feat: Tensor) -> Tensor:
-        if self._last is None or self._last[0] != rows:  # all rows, if there is room for them
-            self._last = rows, self._operator.rows(rows, self._device, self._dtype)
-        return self._last[1] @ feat
+        matrix = self._cut.get((rows.start, rows.stop))
+        return (self._rows(rows) if matrix is None else matrix) @ feat
+
+    def _rows(self, rows: slice) -> SparseMatrix:
+        return self._operator.rows(rows, self._device, self._dtype)
 
     def _messages(self, rows: slice, feat: Tensor, edge_map: torch.nn.Linear) -> Tensor:
         """Rows of ``operator.messages(feat, edge_map)``."""
@@ -350,10 +362,11 @@ class _Layerwise:
             per_entry += 4 * (2 * self._width + self._model.config["edge_feats"])
         costs = per_entry * ends.astype(np.int64) + per_row * np.arange(len(ends), dtype=np.int64)
         start, nodes = 0, len(ends) - 1
+        room = self._room if self._device.type == "cuda" else min(self._room, CACHE)
         if nodes == 0:  # nothing to score, in scores of the right width
             yield slice(0, 0)
         while start < nodes:
-            stop = int(np.searchsorted(costs, costs[start] + self._room, side="right")) - 1
+            stop = int(np.searchsorted(costs, costs[start] + room, side="right")) - 1
             stop = min(max(stop, start + 1), nodes)
             yield slice(start, stop)
             start = stop
