@@ -19,6 +19,7 @@ STEPS = {
     "an epoch of training": ("epoch", "epoch"),
     "operator of the whole graph": ("inference", "operator"),
     "inference, layer by layer": ("inference", "inference"),
+    "cut for two machines, written": ("machines", "machines"),
 }
 """Stage and step of each row."""
 EDGES, MACHINES, BANDWIDTH = 10**9, 16, 1.25e9
@@ -39,17 +40,15 @@ class OnPaper(NamedTuple):
     nodes: int
     share: int
     """Nodes of a machine."""
-    whole: float
-    """Bytes in memory of a process that holds the whole graph, as the package's do."""
     part: float
-    """The same, if it held only its machine's share."""
+    """Bytes in memory of a process that holds its machine's share."""
     peak: float
     """While the trainer of that share is made."""
     features: float
     buffers: float
-    metis: float
-    """Bytes of METIS, which one machine does for all."""
-    metis_hours: float
+    cut: float
+    """Bytes of cutting the graph, which one machine does for all."""
+    cut_hours: tuple[float, float, float]
     epoch: tuple[float, float, float]
     """Hours: by the power less its error, by the power, by the power and its error."""
     gradients: float
@@ -103,17 +102,15 @@ def on_paper(cells: list[dict[str, Any]]) -> OnPaper:
 
     steps = share / (plan["part"] * plan["per_step"])
     crossing = share * DEGREE * (1 - largest["stages"]["metis"]["facts"]["kept_edges"])
-    kept = a_node("an epoch of training")
     return OnPaper(
         nodes=nodes,
         share=share,
-        whole=kept * nodes,
-        part=kept * share,
+        part=a_node("an epoch of training") * share,
         peak=a_node("trainer made, cut in the cache") * share,
         features=4 * plan["in_feats"] * share,
         buffers=2 * 4 * WIDTH * share,
-        metis=a_node("METIS alone") * nodes,
-        metis_hours=hours("METIS alone", nodes)[1],
+        cut=a_node("cut for two machines, written") * nodes,
+        cut_hours=hours("cut for two machines, written", nodes),
         epoch=hours("an epoch of training", share),
         gradients=2 * 4 * facts["parameters"] * steps / BANDWIDTH / 3600,
         inference=hours("inference, layer by layer", share),

@@ -168,12 +168,11 @@ def paper_table(cells: list[dict[str, Any]]) -> list[str]:
     found = on_paper(cells)
     plan = cells[-1]["plan"]
     rows = [
-        ["the same, every process holding the whole graph, as today", _gb(found.whole)],
         ["memory while the trainer is made, of a share", _gb(found.peak)],
         ["features, in a mapped file, of a share", _gb(found.features)],
         ["layer buffers of inference, in files, of a share", _gb(found.buffers)],
-        ["METIS of the whole graph, on one machine: memory", _gb(found.metis)],
-        ["METIS of the whole graph, on one machine: hours", f"{found.metis_hours:.2g}"],
+        ["once, on one of them: cutting the graph, memory", _gb(found.cut)],
+        ["once, on one of them: cutting the graph, hours", _hours(found.cut_hours)],
         ["an epoch: hours", _hours(found.epoch)],
         ["sums of the gradients in it: hours", f"{found.gradients:.2g}"],
         ["inference of all nodes, layer by layer: hours", _hours(found.inference)],
@@ -196,8 +195,9 @@ def paper_table(cells: list[dict[str, Any]]) -> list[str]:
         "above; in brackets by the power less and plus its error. Gradients and features of "
         f"neighbours travel at {8e-9 * BANDWIDTH:.0f} Gbit/s, none of it while something is "
         "computed, the neighbours' features once a layer for every edge that leaves a cluster, as "
-        "if no two clusters of a machine were neighbours. Today the package does not keep shares "
-        "on different machines: every process loads the whole graph, and METIS runs in one.",
+        "if no two clusters of a machine were neighbours. A graph server takes its share of the "
+        "graph and the features on top, in memory that it shares with the trainer; labels and "
+        "masks of all nodes, a dozen bytes each, are on every machine.",
     ]
 
 

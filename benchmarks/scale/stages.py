@@ -15,6 +15,7 @@ from benchmarks.scale.child import Watch, in_child
 from benchmarks.scale.problem import MEMORY, THREADS, Plan, generate, load, recipe_for
 from dgl_deepgnn import layerwise_inference
 from dgl_deepgnn.data import evaluate_metrics, load_data
+from dgl_deepgnn.training.partition import partition as cut_for_machines
 from dgl_deepgnn.training.trainer import Trainer, build_model
 
 __all__ = ["generation", "measure_stages", "measure_width", "metis"]
@@ -25,9 +26,10 @@ def measure_stages(plan: Plan, folder: Path) -> dict[str, Any]:
     # The partition stage fills the cache that the epoch reads, and starts without one.
     os.environ["DGL_DEEPGNN_CACHE"] = str(folder / "cache")
     with tempfile.TemporaryDirectory(dir=folder) as place:
+        every = (libraries, generation, metis, partition, epoch, inference, machines)
         stages = {
             function.__name__: in_child(function, THREADS, plan=plan, folder=place)
-            for function in (libraries, generation, metis, partition, epoch, inference)
+            for function in every
         }
     return {"plan": plan._asdict(), "edges": plan.edges, "stages": stages}
 
@@ -123,3 +125,12 @@ def inference(watch: Watch, plan: list[int], folder: str) -> dict[str, Any]:
         scores = layerwise_inference(model, operator, feat, memory=MEMORY, folder=folder)
     test = data.splits[0]["test"]
     return evaluate_metrics(data.target, scores[test], data.labels[test])
+
+
+def machines(watch: Watch, plan: list[int], folder: str) -> dict[str, Any]:
+    """The graph cut for two machines, and written, as by `dgl-deepgnn partition`."""
+    _warm_up()
+    recipe = recipe_for(Plan(*plan), folder)
+    with watch.step("machines"):
+        result = cut_for_machines(recipe, 2, Path(folder, "parts"), allow_code=True)
+    return {"parts": result["parts"]}
