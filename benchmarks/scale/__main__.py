@@ -16,7 +16,7 @@ from typing import Any
 from benchmarks.cost.machine import machine
 from benchmarks.scale.plot import plot
 from benchmarks.scale.problem import Plan
-from benchmarks.scale.report import COMMAND, report
+from benchmarks.scale.report import COMMAND, report, summary
 from benchmarks.scale.stages import measure_stages, measure_width
 from benchmarks.scale.throughput import measure_throughput
 from dgl_deepgnn.files import write_json, write_text
@@ -25,6 +25,8 @@ SIZES = {"100k": 100_000, "200k": 200_000, "500k": 500_000, "1M": 1_000_000}
 WIDE, WIDTHS = 250_000, (128, 512)
 """Nodes and features of the section "width"."""
 ROUNDS = 5
+PAGE = Path(__file__).parents[2] / "docs" / "scaling.md"
+START, END = "<!-- benchmarks.scale: begin -->", "<!-- benchmarks.scale: end -->"
 QUICK = 25
 """So many times smaller is a smoke run."""
 
@@ -73,6 +75,10 @@ def main() -> None:
     text = report(results)
     write_text(place / "scale.md", text)
     plot(results["sections"], place / "scale.png")
+    if not arguments.quick:
+        before, _, rest = PAGE.read_text("utf-8").partition(START)
+        _, _, after = rest.partition(END)
+        write_text(PAGE, f"{before}{START}\n\n{summary(results)}\n\n{END}{after}")
     print(text)
 
 

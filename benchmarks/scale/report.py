@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator
 from statistics import median
 from typing import Any
@@ -23,7 +24,7 @@ from benchmarks.scale.growth import (
 from benchmarks.scale.plot import sizes
 from benchmarks.scale.problem import CLASSES, INSIDE, MEMORY, THREADS, WIDTH
 
-__all__ = ["COMMAND", "report"]
+__all__ = ["COMMAND", "report", "summary"]
 
 COMMAND = "python -m benchmarks.scale"
 MOST, FASTER, GROWN = 12e9, 1.3, 0.25
@@ -85,6 +86,42 @@ def report(results: dict[str, Any]) -> str:
     for cell in sections.get("throughput", []):
         lines += throughput_table(cell)
     return "\n".join(lines) + "\n"
+
+
+def summary(results: dict[str, Any]) -> str:
+    """What docs/scaling.md says of it."""
+    sections = results["sections"]
+    cell = sizes(sections)[-1]
+    plan, facts = cell["plan"], cell["stages"]["epoch"]["facts"]
+    peak = max(step["resident"] for _, step in _steps(cell))
+    lines = [
+        f"`{COMMAND}` trains a ResGCN of {plan['layers']} layers on a block graph of "
+        f"{plan['nodes']:,} nodes, {cell['edges']:,} edges and {plan['in_feats']} features, which "
+        f"stay in a mapped file, by clusters: in {THREADS} threads an epoch takes "
+        f"{taken(cell, 'an epoch of training', 'seconds'):.0f} s "
+        f"({facts['nodes'] / taken(cell, 'an epoch of training', 'seconds'):,.0f} nodes a second), "
+        f"the scores of all nodes take "
+        f"{taken(cell, 'inference, layer by layer', 'seconds'):.0f} s, cutting it for two machines "
+        f"{taken(cell, 'cut for two machines, written', 'seconds'):.0f} s, and no stage more than "
+        f"{_gb(peak)} of memory.",
+    ]
+    for cell in sections["throughput"]:
+        fastest = min(
+            (name for name in cell["seconds"] if name != OURS),
+            key=lambda name: median(_ratios(cell, name)),
+        )
+        ratio = quartiles(_ratios(cell, fastest))
+        lines.append(
+            f"On the same batches, in {_threads(cell)}, it sees {ratio['median']:.2f} times as "
+            f"many nodes a second as the next, {fastest} (quartiles {ratio['q25']:.2f} to "
+            f"{ratio['q75']:.2f} of {ratio['rounds']} rounds)."
+        )
+    lines.append(
+        "All figures, their growth from 100,000 nodes on, and what a billion edges on sixteen "
+        "machines would need: [benchmarks/scale.md](../benchmarks/scale.md)."
+    )
+    text = "\n".join(textwrap.wrap(" ".join(lines), 100, break_on_hyphens=False))
+    return f"{text}\n\n![Seconds and memory of the stages](../benchmarks/scale.png)"
 
 
 def _goals(sections: dict[str, Any]) -> Iterator[list[str]]:

@@ -17,7 +17,7 @@ from benchmarks.scale.contenders import CONTENDERS, OURS, Contender, Stack
 from benchmarks.scale.growth import STEPS, fit, line, on_paper
 from benchmarks.scale.plot import plot
 from benchmarks.scale.problem import CLASSES, DEGREE, WIDTH, Plan, generate, load, recipe_for
-from benchmarks.scale.report import report
+from benchmarks.scale.report import report, summary
 from benchmarks.scale.throughput import compare, time_epochs
 from dgl_deepgnn.training.trainer import build_model
 
@@ -278,3 +278,4 @@ def test_page_is_made_of_the_results(file: Path) -> None:
     assert file.with_suffix(".md").read_text("utf-8") == report(measured)
     assert not measured["quick"]
     assert file.with_suffix(".png").exists()
+    assert summary(measured) in (ROOT / "docs" / "scaling.md").read_text("utf-8")
