@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -394,15 +394,15 @@ class _Trials:
 
 
 def compare_steps(
-    baseline: list[int | None], principled: list[int | None], budget: int
+    baseline: Sequence[float | None], principled: Sequence[float | None], budget: float
 ) -> dict[str, Any]:
     """Ratio of median steps to a target with a bootstrap 95 % interval.
 
     Parameters
     ----------
-    baseline, principled : list of int or None
-        Steps of every seed; None for a seed that never got there within the budget.
-    budget : int
+    baseline, principled : sequence of float or None
+        Steps, or seconds, of every seed; None for one that never got there within the budget.
+    budget : float
         What stands in for None; the ratio is then only a bound.
 
     Returns
