@@ -182,7 +182,8 @@ def train_command(
             raise UserError(
                 "--distributed needs --partition (see `dgl-deepgnn partition`) and --ip-config."
             )
-        with resumable("train", "epoch"):
+        more = f"train --distributed --partition {partition} --ip-config {ip_config}"
+        with resumable(more, "epoch"):
             if not take_role(loaded, partition, ip_config, way, machine):
                 return
     with resumable("train", "epoch"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import re
 import shlex
@@ -13,13 +14,13 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from dgl_deepgnn.errors import UserError
 from dgl_deepgnn.recipe import Recipe
-from dgl_deepgnn.training.part import GRAPH, read_partition, serve
+from dgl_deepgnn.training.part import GRAPH, check_part, read_partition, serve
 from dgl_deepgnn.wording import counted, quoted
 
 __all__ = ["launch", "read_ip_config", "run_machine", "take_role"]
@@ -33,6 +34,9 @@ FOLLOWS = "DGL_DEEPGNN_FOLLOWS_INPUT"
 PATIENCE = 5.0
 """Seconds in which processes may end by themselves, once others have ended."""
 PR_SET_PDEATHSIG = 1
+WRONG = 2
+"""Exit code of wrong input."""
+SHARED_MEMORY = Path("/dev/shm")
 
 
 def take_role(
@@ -58,7 +62,7 @@ def take_role(
     if role == "client":
         return True
     if role == "server":
-        serve(ip_config)
+        serve()
     command = [sys.executable, "-m", "dgl_deepgnn", *sys.argv[1:]]
     if machine is None:
         launch(command, machines, way)
@@ -69,7 +73,7 @@ def take_role(
 
 
 def read_ip_config(path: Path) -> list[tuple[str, int]]:
-    """Addresses and ports of the machines: DGL's file, one line each.
+    """Addresses and ports of the machines: one line each, and comments behind #.
 
     Raises
     ------
@@ -77,11 +81,14 @@ def read_ip_config(path: Path) -> list[tuple[str, int]]:
         If it is not such a file.
     """
     try:
-        lines = [line.split() for line in path.read_text("utf-8").splitlines() if line.strip()]
+        text = path.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"--ip-config {path} cannot be read: {error}.") from None
     machines = []
-    for number, words in enumerate(lines, 1):
+    for number, line in enumerate(text.splitlines(), 1):
+        words = line.partition("#")[0].split()
+        if not words:
+            continue
         address, port = words[0], words[1] if len(words) > 1 else str(PORT)
         try:
             socket.inet_pton(socket.AF_INET, address)
@@ -118,15 +125,19 @@ def launch(command: Sequence[str], machines: Sequence[tuple[str, int]], way: str
     UserError
         If it fails on one of them.
     """
-    if way is not None and not way.strip():
+    try:
+        template = None if way is None else shlex.split(way)
+    except ValueError as error:
+        raise UserError(f"--launch {quoted(way)}: {error}.") from None
+    if template == []:
         raise UserError(f"--launch {quoted(way)} is no command; such as 'ssh {{host}}'.")
     started = []
     for number, (address, _) in enumerate(machines):
         line = _line([*command, "--machine", str(number)])
-        if way is None:
+        if template is None:
             words = ["sh", "-c"] if _is_here(address) else ["ssh", address]
         else:
-            words = [word.replace("{host}", address) for word in shlex.split(way)]
+            words = [word.replace("{host}", address) for word in template]
         try:
             started.append(subprocess.Popen([*words, line], stdin=subprocess.PIPE))
         except OSError as error:
@@ -137,10 +148,12 @@ def launch(command: Sequence[str], machines: Sequence[tuple[str, int]], way: str
     finally:
         _end(started)
     if failed is not None:
+        code = started[failed].returncode
+        # Wrong input has been explained, and resuming does not mend it.
+        kept = " Every finished epoch is kept: --resume with the run folder goes on from there."
         raise UserError(
-            f"Machine {failed} ({machines[failed][0]}) has ended "
-            f"({_how(started[failed].returncode)}), so all were stopped. Every finished epoch is "
-            "kept: give the same command --resume and the run folder, in place of the recipe."
+            f"Machine {failed} ({machines[failed][0]}) has ended ({_how(code)}), so all were "
+            f"stopped.{'' if code == WRONG else kept}"
         )
 
 
@@ -153,9 +166,27 @@ def run_machine(
     -------
     int
         Exit code of what failed, 0 if nothing did.
+
+    Raises
+    ------
+    UserError
+        If another such training runs here, a port is taken, or the part is damaged.
     """
+    check_part(folder, number)
+    with _alone(), _addresses(machines) as file:
+        for address, port in [machines[number], *_meeting_point(machines)[: number == 0]]:
+            _check_port(address, port)
+        return _run_both(command, number, machines, _roles(number, machines, folder, file))
+
+
+def _run_both(
+    command: Sequence[str],
+    number: int,
+    machines: Sequence[tuple[str, int]],
+    roles: tuple[dict[str, str], dict[str, str]],
+) -> int:
     ended = threading.Event()
-    for sign in (signal.SIGTERM, signal.SIGINT):
+    for sign in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(sign, lambda *_: ended.set())
     if FOLLOWS in os.environ:
         threading.Thread(target=_follow_input, args=(ended,), daemon=True).start()
@@ -171,10 +202,12 @@ def run_machine(
                 start_new_session=True,  # Ctrl-C is for the launcher, which ends them in order
                 preexec_fn=_end_with_parent,
             )
-            for role, output in zip(_roles(number, machines, folder), (said, None), strict=True)
+            for role, output in zip(roles, (said, None), strict=True)
         ]
         failed = _first_failure(started, ended)
         code = 0 if failed is None else started[failed].returncode
+        if started[1].poll() is None:
+            started[1].kill()  # whose files are whole at every moment, and who has nothing to say
         _end(started)
         if started[0].returncode == -signal.SIGKILL:
             _free_memory()
@@ -193,11 +226,12 @@ def run_machine(
 
 
 def _roles(
-    number: int, machines: Sequence[tuple[str, int]], folder: Path
+    number: int, machines: Sequence[tuple[str, int]], folder: Path, addresses: str
 ) -> tuple[dict[str, str], dict[str, str]]:
     """Environment of a machine's graph server, and of its trainer, as DGL and PyTorch read it."""
-    address, port = machines[0]
+    ((address, port),) = _meeting_point(machines)
     common = {
+        "DGL_IP_CONFIG": addresses,
         "DGL_DIST_MODE": "distributed",
         "DGL_NUM_SERVER": "1",
         "DGL_NUM_CLIENT": str(len(machines)),
@@ -214,12 +248,54 @@ def _roles(
         "LOCAL_RANK": "0",
         "WORLD_SIZE": str(len(machines)),
         "MASTER_ADDR": address,
-        "MASTER_PORT": str(port + 1),
+        "MASTER_PORT": str(port),
     }
     interface = _interface(machines[number][0])
     if interface is not None:  # else gloo takes what this machine's name stands for
         trainer["GLOO_SOCKET_IFNAME"] = os.environ.get("GLOO_SOCKET_IFNAME", interface)
     return server, trainer
+
+
+def _meeting_point(machines: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
+    """Where the trainers meet: behind the port of the first machine's graph server."""
+    address, port = machines[0]
+    return [(address, port + 1)]
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Keep out other trainings: DGL's names in shared memory are the same for all its jobs."""
+    path = SHARED_MEMORY / f"dgl-deepgnn-{os.getuid()}.lock"
+    with open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600), "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # which ends with this process
+        except OSError:
+            raise UserError(
+                "Another training of several machines runs on this one, and DGL's graph servers "
+                "would overwrite each other's graphs in shared memory: wait for it to end."
+            ) from None
+        yield
+
+
+@contextmanager
+def _addresses(machines: Sequence[tuple[str, int]]) -> Iterator[str]:
+    """File of the addresses as DGL reads it, which knows neither comments nor empty lines."""
+    with tempfile.NamedTemporaryFile("w", prefix="dgl-deepgnn-", suffix=".txt") as file:
+        file.write("".join(f"{address} {port}\n" for address, port in machines))
+        file.flush()
+        yield file.name
+
+
+def _check_port(address: str, port: int) -> None:
+    with socket.socket() as some:
+        some.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            some.bind((address, port))
+        except OSError as error:
+            raise UserError(
+                f"{address}:{port} cannot be listened on ({error.strerror}). Give another port in "
+                "the second column of --ip-config."
+            ) from None
 
 
 def _first_failure(
@@ -273,7 +349,7 @@ def _free_memory() -> None:
     DGL's names are the same for all its jobs, of which a machine can thus have one at a time.
     """
     for pattern in (f"{GRAPH}*", "node~_N~*-kvdata-", "edge~_N:_E:_N~*-kvdata-"):
-        for path in Path("/dev/shm").glob(pattern):
+        for path in SHARED_MEMORY.glob(pattern):
             with suppress(OSError):
                 path.unlink()
 
@@ -301,8 +377,6 @@ def _is_here(address: str) -> bool:
 
 def _interface(address: str) -> str | None:
     """Name of this machine's network interface with that address."""
-    import fcntl
-
     for _, name in socket.if_nameindex():
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as some:
             try:

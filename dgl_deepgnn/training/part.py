@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import signal
@@ -38,6 +39,7 @@ __all__ = [
     "Part",
     "PartBatches",
     "PartitionFacts",
+    "check_part",
     "connected",
     "read_partition",
     "serve",
@@ -66,6 +68,8 @@ class PartitionFacts(BaseModel):
     clusters: int
     train_clusters: list[list[int]]
     """With nodes of the training part, of every machine in every split."""
+    files: dict[str, str]
+    """SHA-256 of every file that DGL reads."""
 
 
 def read_partition(folder: Path, recipe: Recipe) -> PartitionFacts:
@@ -93,12 +97,41 @@ def read_partition(folder: Path, recipe: Recipe) -> PartitionFacts:
             f"{folder} is cut into {facts.clusters} clusters; training.batching of the recipe is "
             f"kind {batching.kind}, parts {batching.parts}. Make them the same, or a new partition."
         )
+    if recipe.model.norm_layer == "batch" and facts.machines > 1:
+        raise UserError(
+            "model.norm_layer batch takes its statistics over a whole batch, of which each machine "
+            "sees a part. Use norm_layer layer or none."
+        )
     if (batching.size or 0) % facts.machines:
         raise UserError(
             f"training.batching.size {batching.size} (clusters a step) cannot be shared evenly "
             f"among {counted(facts.machines, 'machine')}: make it a multiple."
         )
     return facts
+
+
+def check_part(folder: Path, machine: int) -> None:
+    """Compare what a machine reads of a partition with its checksums.
+
+    Raises
+    ------
+    UserError
+        If a file is not what was written.
+    """
+    files = PartitionFacts.model_validate(read_json(folder / FACTS, FACTS)).files
+    for name, digest in files.items():
+        if "/" in name and not name.startswith(f"part{machine}/"):
+            continue
+        try:
+            with open(folder / name, "rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise UserError(f"{folder / name} cannot be read: {error.strerror}.") from None
+        if found != digest:
+            raise UserError(
+                f"{folder / name} is damaged: its SHA-256 is not that in {FACTS}. Copy it again, "
+                "or make a new partition."
+            )
 
 
 @contextmanager
@@ -114,7 +147,7 @@ def connected(folder: Path, ip_config: Path, recipe: Recipe) -> Iterator[Part]:
     dgl = require_dgl("Training on several machines")
     handlers = {sign: signal.getsignal(sign) for sign in (signal.SIGINT, signal.SIGTERM)}
     with redirect_stdout(io.StringIO()):  # DGL tells of its connections
-        dgl.distributed.initialize(str(ip_config))
+        dgl.distributed.initialize(os.environ.get("DGL_IP_CONFIG", str(ip_config)))
         for sign, handler in handlers.items():  # DGL ends by an exception that nobody catches
             signal.signal(sign, handler)
         graph = dgl.distributed.DistGraph(GRAPH, part_config=str(folder / f"{GRAPH}.json"))
@@ -201,13 +234,16 @@ class Part(TaskData):
         """Nodes that belong to this machine: the first of the local ones."""
         return len(self.cut.nodes)
 
-    def operator(self, model: DeepGNN) -> AggregationOperator:
-        """Rows of the whole graph's operator: aggregation to this machine's nodes."""
+    def check(self, model: DeepGNN) -> None:
+        """Raise `UserError` if the model aggregates otherwise than the partition was made for."""
         if model.inner_conv.norm != self.facts.norm:
             raise UserError(
                 f"The partition was made for the aggregation {self.facts.norm}, the recipe's model "
                 f"has {model.inner_conv.norm}: make a new partition."
             )
+
+    def operator(self, model: DeepGNN) -> AggregationOperator:
+        """Rows of the whole graph's operator: aggregation to this machine's nodes."""
         (graph,) = self.graphs
         t = model.inner_conv.t if model.constant_t else 1.0
         values = t * graph.edata["aggregation"][self.edges].double().numpy()
@@ -265,6 +301,7 @@ class PartBatches:
         device: torch.device,
         processes: Processes,
     ) -> None:
+        part.check(model)
         self._size = max(1, (batching.size or 1) // part.facts.machines)
         self._collator = Collator(part, split, model, device, part.cut)
         # Of the machine that has most of them: all make as many steps.
@@ -320,8 +357,8 @@ class Evaluation:
         return self._processes.gather(torch.cat(list(chunks))[self._own_count.to(self._device)])
 
 
-def serve(ip_config: Path) -> NoReturn:
+def serve() -> NoReturn:
     """Serve the graph of this machine to all, until the trainers have ended."""
-    os.environ["DGL_IP_CONFIG"] = str(ip_config)
-    require_dgl("Training on several machines").distributed.initialize(str(ip_config))
+    dgl = require_dgl("Training on several machines")
+    dgl.distributed.initialize(os.environ["DGL_IP_CONFIG"])
     sys.exit()  # DGL has done so

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from contextlib import redirect_stdout
@@ -13,9 +14,9 @@ from torch import Tensor
 
 from dgl_deepgnn.data import TaskData
 from dgl_deepgnn.data.task_data import PARTS
-from dgl_deepgnn.errors import UserError
+from dgl_deepgnn.errors import DGLError, UserError
 from dgl_deepgnn.files import make_folder, write_json
-from dgl_deepgnn.graph import AnyGraph, require_dgl
+from dgl_deepgnn.graph import AnyGraph, reason, require_dgl
 from dgl_deepgnn.operator.aggregation import aggregation_operator
 from dgl_deepgnn.recipe import Recipe
 from dgl_deepgnn.training.part import FACTS, GRAPH
@@ -82,19 +83,31 @@ def partition(
             "one, or set model.options.edge_messages to false."
         )
     dgl = require_dgl("A partition")
+    if data.num_items < batching.parts:
+        raise UserError(
+            f"{data.name} has {counted(data.num_items, 'node')}, fewer than "
+            f"training.batching.parts ({batching.parts})."
+        )
     with make_folder(Path(output)) as draft:
-        with redirect_stdout(io.StringIO()):  # DGL tells of every step
-            dgl.distributed.partition_graph(
-                _with_columns(dgl, data, model.inner_conv.norm),
-                GRAPH,
-                machines,
-                str(draft),
-                balance_ntypes=data.splits[0]["train"] if machines > 1 else None,
-            )
-        parts = [
-            _add_clusters(dgl, draft, index, batching.parts // machines, len(data.splits))
-            for index in range(machines)
-        ]
+        try:
+            with redirect_stdout(io.StringIO()):  # DGL tells of every step
+                dgl.distributed.partition_graph(
+                    _with_columns(dgl, data, model.inner_conv.norm),
+                    GRAPH,
+                    machines,
+                    str(draft),
+                    balance_ntypes=data.splits[0]["train"] if machines > 1 else None,
+                )
+            parts = [
+                _add_clusters(dgl, draft, index, batching.parts // machines, len(data.splits))
+                for index in range(machines)
+            ]
+        except (DGLError, KeyError) as error:  # a part without nodes, a full disk
+            raise UserError(
+                f"DGL cannot write {data.name} ({counted(data.num_items, 'node')}) in "
+                f"{counted(machines, 'part')} of {batching.parts // machines} clusters: "
+                f"{reason(error) or error!r}."
+            ) from None
         facts = {
             "data": recipe.data.model_dump(mode="json"),
             "name": data.name,
@@ -106,9 +119,19 @@ def partition(
             "machines": machines,
             "clusters": batching.parts,
             "train_clusters": [part.pop("train_clusters") for part in parts],
+            "files": {
+                str(file.relative_to(draft)): _sha256(file)
+                for file in sorted(draft.rglob("*"))
+                if file.is_file()
+            },
         }
         write_json(draft / FACTS, facts, FACTS)
     return {"folder": str(output), "clusters": batching.parts, "parts": parts}
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _with_columns(dgl: Any, data: TaskData, norm: Any) -> AnyGraph:

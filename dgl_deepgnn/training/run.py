@@ -195,7 +195,8 @@ def _follow(
             with suppress(RuntimeError, UserError):
                 processes.share()
             sys.exit(2)
-    return RunFolder.open(path)
+    # On another machine the folder may not be there.
+    return RunFolder.open(path) if path.exists() else RunFolder(path, recipe, {}, "")
 
 
 def load_task(recipe: Recipe, allow_code: bool = False) -> TaskData:

@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -239,12 +240,12 @@ class Trainer:
                     layer = f"the weights {name}"
                     break
             else:
-                for index, conv in enumerate(self.model.convs):
-                    conv.register_forward_hook(_NotFinite(index).check)
-                try:
-                    batch.scores(self.model)
-                except _FoundError as found:
-                    layer = f"the output of convs.{found.index}"
+                watch = _NotFinite(self.model.convs)
+                batch.scores(self.model)
+                # Of all processes: the others see other nodes.
+                first = int(self.processes.gather(torch.tensor([watch.first])).min())
+                if first < len(self.model.convs):
+                    layer = f"the output of convs.{first}"
         model = self.recipe.model
         advice = [f"a learning rate below {self.recipe.optimizer.lr:g} (optimizer.lr)"]
         if model.init != "critical":
@@ -399,15 +400,14 @@ def is_better(
     return new > old if by == "metric" else new[::-1] > old[::-1]
 
 
-class _FoundError(Exception):
-    def __init__(self, index: int) -> None:
-        self.index = index
-
-
 class _NotFinite:
-    def __init__(self, index: int) -> None:
-        self.index = index
+    """Watches which layer is the first whose output is not finite."""
 
-    def check(self, module: nn.Module, inputs: Any, output: Tensor) -> None:
-        if not torch.isfinite(output).all():
-            raise _FoundError(self.index)
+    def __init__(self, layers: nn.ModuleList) -> None:
+        self.first = len(layers)
+        for index, layer in enumerate(layers):
+            layer.register_forward_hook(partial(self._check, index))
+
+    def _check(self, index: int, module: nn.Module, inputs: Any, output: Tensor) -> None:
+        if index < self.first and not torch.isfinite(output).all():
+            self.first = index

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -20,7 +21,14 @@ import torch
 from dgl_deepgnn.errors import UserError
 from dgl_deepgnn.recipe import Recipe
 from dgl_deepgnn.training import RunFolder, sampling, train
-from dgl_deepgnn.training.machines import launch, read_ip_config
+from dgl_deepgnn.training.machines import (
+    SHARED_MEMORY,
+    _alone,
+    launch,
+    read_ip_config,
+    run_machine,
+)
+from dgl_deepgnn.training.part import check_part
 from dgl_deepgnn.training.partition import partition
 
 dgl = pytest.importorskip("dgl")
@@ -195,6 +203,7 @@ def test_what_dies_ends_the_job_which_goes_on_to_the_same_bits(
         assert job.returncode == 2
         assert f"The {who} ({addresses[machine]}) has ended (signal SIGKILL)." in err, err
         assert "so all were stopped. Every finished epoch is kept" in err, err
+        assert not list(SHARED_MEMORY.glob("node~*")), "a part of the graph is left in memory"
         assert "Traceback" not in err, err
         assert not psutil.wait_procs(others, timeout=10)[1], "a process is left"
         job = start("--resume", "killed", *arguments)
@@ -237,6 +246,49 @@ def test_a_command_runs_in_this_folder_with_what_it_is_given(
         assert seen == repr([["a b", "$HOME", "'", "--machine", machine], "1; false"])
 
 
+def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
+    prepare(tmp_path, recipe(), ["127.0.0.1"])
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        machines = [("127.0.0.1", taken.getsockname()[1])]
+        with pytest.raises(UserError, match=r"127\.0\.0\.1:\d+ cannot be listened on"):
+            run_machine(["true"], 0, machines, tmp_path / "partition")
+
+
+def test_two_trainings_on_one_machine_are_kept_apart(tmp_path: Path) -> None:
+    prepare(tmp_path, recipe(), ["127.0.0.1"])
+    with _alone(), pytest.raises(UserError, match="Another training of several machines runs"):
+        run_machine(["true"], 0, [("127.0.0.1", 31060)], tmp_path / "partition")
+    with _alone():  # it ends with the process, or the block
+        pass
+
+
+def test_a_damaged_part_is_named_by_the_machine_that_reads_it(tmp_path: Path) -> None:
+    prepare(tmp_path, recipe(), ["127.0.0.1", "127.0.0.2"])
+    file = tmp_path / "partition" / "part1" / "node_feat.dgl"
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    check_part(tmp_path / "partition", 0)
+    with pytest.raises(UserError, match=r"part1/node_feat\.dgl is damaged: its SHA-256"):
+        check_part(tmp_path / "partition", 1)
+    file.unlink()
+    with pytest.raises(UserError, match=r"part1/node_feat\.dgl cannot be read: No such file"):
+        check_part(tmp_path / "partition", 1)
+
+
+def test_a_divergence_is_reported_once(tmp_path: Path, start: Any) -> None:
+    some = recipe(
+        model={"init": "glorot", "residual": None, "t": 1.0},
+        optimizer={"name": "sgd", "lr": 1e30},
+        training={"epochs": 5},
+    )
+    job = start("recipe.yaml", *prepare(tmp_path, some, ["127.0.0.1"]), "--output", "run")
+    _, err = job.communicate(timeout=300)
+    assert job.returncode == 2
+    assert err.count("Try a learning rate below 1e+30") == 1
+    assert "Machine 0 (127.0.0.1) has ended (exit code 2), so all were stopped.\n" in err
+
+
 def test_the_first_failure_stops_the_others(tmp_path: Path) -> None:
     code = (
         "import os, sys, time\n"
@@ -254,7 +306,12 @@ def test_the_first_failure_stops_the_others(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "way, message", [("", "is no command"), ("no-such-command", "cannot be run")]
+    "way, message",
+    [
+        ("", "is no command"),
+        ("no-such-command", "cannot be run"),
+        ("sh -c 'abc", "No closing quotation"),
+    ],
 )
 def test_a_way_that_leads_nowhere(way: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
@@ -282,7 +339,7 @@ def test_addresses_that_are_none(tmp_path: Path, text: str, message: str) -> Non
 
 
 def test_addresses_with_ports_and_without(tmp_path: Path) -> None:
-    (tmp_path / "ip.txt").write_text("10.0.0.1\n\n10.0.0.2 4000\n")
+    (tmp_path / "ip.txt").write_bytes(b"# hosts\r\n10.0.0.1\r\n\r\n10.0.0.2 4000 # two\r\n")
     assert read_ip_config(tmp_path / "ip.txt") == [("10.0.0.1", 30050), ("10.0.0.2", 4000)]
 
 

@@ -20,11 +20,11 @@ from dgl_deepgnn.training.batches import Batches
 from dgl_deepgnn.training.part import Evaluation, Part, PartBatches, read_partition
 from dgl_deepgnn.training.partition import partition
 from dgl_deepgnn.training.processes import Processes
-from dgl_deepgnn.training.trainer import build_model
+from dgl_deepgnn.training.trainer import Trainer, build_model
 
 dgl = pytest.importorskip("dgl")
 
-CLUSTERS, MACHINES = 12, 3
+CLUSTERS, MACHINES, CPU = 12, 3, torch.device("cpu")
 
 
 def recipe(**sections: Any) -> Recipe:
@@ -237,11 +237,38 @@ def test_a_step_of_all_clusters_has_the_gradient_of_one_process(
 
 
 def test_the_operator_must_be_that_of_the_partition(parts: list[Part]) -> None:
-    model = build_model(recipe(model={"options": {"norm": "right"}}).model, parts[0])
-    with pytest.raises(
-        UserError, match="made for the aggregation both, the recipe's model has right"
-    ):
-        parts[0].operator(model)
+    some = recipe(model={"options": {"norm": "right"}})
+    model, arguments = build_model(some.model, parts[0]), (some.training.batching, CPU, Processes())
+    with pytest.raises(UserError, match=r"made for the aggregation both, .* has right"):
+        PartBatches(parts[0], 0, model, *arguments)
+
+
+def test_what_is_not_finite_is_found_wherever_it_is(
+    parts: list[Part], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each machine sees its own nodes, and all have to come through the exchanges."""
+    part = parts[2]
+    part.graphs[0].ndata["feat"][part.ids[0]] = torch.nan
+    some, together = recipe(), threading.Barrier(len(parts), timeout=60)
+    found: list[Tensor] = []
+
+    def gather(self: Processes, values: Tensor) -> Tensor:
+        found.append(values)
+        together.wait()
+        result = torch.cat(found)
+        together.wait()
+        found.clear()
+        together.wait()
+        return result
+
+    monkeypatch.setattr(Processes, "gather", gather)
+    trainers = [Trainer(some, part, 0) for part in parts]
+
+    def explain(trainer: Trainer) -> Any:
+        return trainer._explain_divergence(trainer.batches.evaluation[0])
+
+    for text in at_once([lambda t=t: explain(t) for t in trainers]):
+        assert "stands in the output of convs.0" in str(text)
 
 
 @pytest.mark.parametrize(
@@ -255,6 +282,7 @@ def test_the_operator_must_be_that_of_the_partition(parts: list[Part]) -> None:
             {"training": {"batching": {"kind": "clusters", "parts": 6, "size": 3}}},
             "cut into 12 clusters; training.batching of the recipe is kind clusters, parts 6",
         ),
+        ({"model": {"norm_layer": "batch"}}, "norm_layer batch takes its statistics over a whole"),
         (
             {"training": {"batching": {"kind": "full"}}},
             "cut into 12 clusters; training.batching of the recipe is kind full",
