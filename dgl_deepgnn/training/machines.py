@@ -174,8 +174,9 @@ def run_machine(
     """
     check_part(folder, number)
     with _alone(), _addresses(machines) as file:
-        for address, port in [machines[number], *_meeting_point(machines)[: number == 0]]:
-            _check_port(address, port)
+        _check_port(*machines[number])
+        if number == 0:
+            _check_port(*_meeting_point(machines))
         return _run_both(command, number, machines, _roles(number, machines, folder, file))
 
 
@@ -185,6 +186,7 @@ def _run_both(
     machines: Sequence[tuple[str, int]],
     roles: tuple[dict[str, str], dict[str, str]],
 ) -> int:
+    """Start server and trainer, wait for them, and end what is left."""
     ended = threading.Event()
     for sign in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(sign, lambda *_: ended.set())
@@ -229,7 +231,7 @@ def _roles(
     number: int, machines: Sequence[tuple[str, int]], folder: Path, addresses: str
 ) -> tuple[dict[str, str], dict[str, str]]:
     """Environment of a machine's graph server, and of its trainer, as DGL and PyTorch read it."""
-    ((address, port),) = _meeting_point(machines)
+    address, port = _meeting_point(machines)
     common = {
         "DGL_IP_CONFIG": addresses,
         "DGL_DIST_MODE": "distributed",
@@ -256,10 +258,10 @@ def _roles(
     return server, trainer
 
 
-def _meeting_point(machines: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
+def _meeting_point(machines: Sequence[tuple[str, int]]) -> tuple[str, int]:
     """Where the trainers meet: behind the port of the first machine's graph server."""
     address, port = machines[0]
-    return [(address, port + 1)]
+    return address, port + 1
 
 
 @contextmanager

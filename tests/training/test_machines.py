@@ -17,6 +17,7 @@ from typing import Any
 import psutil
 import pytest
 import torch
+from filelock import FileLock
 
 from dgl_deepgnn.errors import UserError
 from dgl_deepgnn.recipe import Recipe
@@ -89,6 +90,13 @@ def two() -> Iterator[tuple[list[str], str]]:
 def _remove(names: list[str]) -> None:
     for name in names:
         subprocess.run(["ip", "netns", "delete", name], capture_output=True, timeout=20)
+
+
+@pytest.fixture
+def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """This machine and its shared memory for one test at a time, of all that run at once."""
+    with FileLock(tmp_path_factory.getbasetemp().parent / "machines.lock"):
+        yield
 
 
 @pytest.fixture
@@ -216,7 +224,7 @@ def test_what_dies_ends_the_job_which_goes_on_to_the_same_bits(
 
 
 def test_one_machine_by_loopback(
-    tmp_path: Path, start: Any, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, here: None, start: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where no namespaces can be made, the whole way through a real server."""
     some = recipe()
@@ -246,7 +254,7 @@ def test_a_command_runs_in_this_folder_with_what_it_is_given(
         assert seen == repr([["a b", "$HOME", "'", "--machine", machine], "1; false"])
 
 
-def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
+def test_a_port_that_is_taken_is_named(tmp_path: Path, here: None) -> None:
     prepare(tmp_path, recipe(), ["127.0.0.1"])
     with socket.create_server(("127.0.0.1", 0)) as taken:
         machines = [("127.0.0.1", taken.getsockname()[1])]
@@ -254,7 +262,7 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
             run_machine(["true"], 0, machines, tmp_path / "partition")
 
 
-def test_two_trainings_on_one_machine_are_kept_apart(tmp_path: Path) -> None:
+def test_two_trainings_on_one_machine_are_kept_apart(tmp_path: Path, here: None) -> None:
     prepare(tmp_path, recipe(), ["127.0.0.1"])
     with _alone(), pytest.raises(UserError, match="Another training of several machines runs"):
         run_machine(["true"], 0, [("127.0.0.1", 31060)], tmp_path / "partition")
@@ -276,7 +284,7 @@ def test_a_damaged_part_is_named_by_the_machine_that_reads_it(tmp_path: Path) ->
         check_part(tmp_path / "partition", 1)
 
 
-def test_a_divergence_is_reported_once(tmp_path: Path, start: Any) -> None:
+def test_a_divergence_is_reported_once(tmp_path: Path, here: None, start: Any) -> None:
     some = recipe(
         model={"init": "glorot", "residual": None, "t": 1.0},
         optimizer={"name": "sgd", "lr": 1e30},
