@@ -65,6 +65,8 @@ Other questions have tables and commands of their own:
   DGL's layers (`python -m benchmarks.edges`);
 - [scale.md](scale.md): a million nodes: seconds and memory of every stage, their growth, and
   training by clusters beside DGL's and PyTorch Geometric's (`python -m benchmarks.scale`);
+- [gradients.md](gradients.md): what it costs two processes to send each other their gradients
+  (`python -m benchmarks.gradients`);
 - [one_draw.md](one_draw.md): how far one draw is from the mean of all
   (`python -m benchmarks.one_draw`);
 - [signal_by_depth.md](signal_by_depth.md): signal and gradient by depth, DGL's layers and ours

@@ -22,7 +22,7 @@ Target = Literal["multiclass", "binary", "multilabel", "regression"]
 Split = dict[str, Tensor]
 
 PARTS = ("train", "val", "test")
-ROWS = 2**16
+ROWS = 2**13
 """Of features that are looked at together, which may be in a file and larger than the memory."""
 
 
