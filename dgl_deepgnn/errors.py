@@ -31,6 +31,8 @@ class UserError(ValueError):
 
     page = ""
     """Of the documentation, that explains more; the command line names it."""
+    exit_code = 2
+    """With which the command line ends."""
 
     def __init__(self, message: object = "") -> None:
         super().__init__(printable(str(message)))

@@ -85,7 +85,7 @@ def _run() -> None:
         page = getattr(error, "page", "")
         more = f" (More: {page})" if page else ""
         print(f"Error: {printable(str(error))}{more}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(getattr(error, "exit_code", UserError.exit_code))
     except OSError as error:  # what the machine denies: room, permission, a name of that length
         what = error.strerror or type(error).__name__
         print(f"Error: {error.filename or 'writing'}: {what}.", file=sys.stderr)

@@ -21,6 +21,7 @@ from pathlib import Path
 from dgl_deepgnn.errors import UserError
 from dgl_deepgnn.recipe import Recipe
 from dgl_deepgnn.training.part import GRAPH, check_part, read_partition, serve
+from dgl_deepgnn.training.processes import LostError
 from dgl_deepgnn.wording import counted, quoted
 
 __all__ = ["launch", "read_ip_config", "run_machine", "take_role"]
@@ -34,8 +35,6 @@ FOLLOWS = "DGL_DEEPGNN_FOLLOWS_INPUT"
 PATIENCE = 5.0
 """Seconds in which processes may end by themselves, once others have ended."""
 PR_SET_PDEATHSIG = 1
-WRONG = 2
-"""Exit code of wrong input."""
 SHARED_MEMORY = Path("/dev/shm")
 
 
@@ -145,6 +144,8 @@ def launch(command: Sequence[str], machines: Sequence[tuple[str, int]], way: str
             raise UserError(f"{words[0]} cannot be run: {error.strerror}.") from None
     try:
         failed = _first_failure(started)
+        if failed is not None:
+            failed = _cause(started, failed)
     finally:
         _end(started)
     if failed is not None:
@@ -153,7 +154,7 @@ def launch(command: Sequence[str], machines: Sequence[tuple[str, int]], way: str
         kept = " Every finished epoch is kept: --resume with the run folder goes on from there."
         raise UserError(
             f"Machine {failed} ({machines[failed][0]}) has ended ({_how(code)}), so all were "
-            f"stopped.{'' if code == WRONG else kept}"
+            f"stopped.{'' if code == UserError.exit_code else kept}"
         )
 
 
@@ -304,15 +305,28 @@ def _first_failure(
     started: Sequence[subprocess.Popen[bytes]], ended: threading.Event | None = None
 ) -> int | None:
     """Wait until one has failed, and say which, or all have ended well, or others have."""
+
+    def failures() -> list[int]:
+        return [index for index, some in enumerate(started) if some.poll() not in (None, 0)]
+
     while ended is None or not ended.is_set():
-        codes = [process.poll() for process in started]
-        for index, code in enumerate(codes):
-            if code not in (None, 0):
-                return index
-        if None not in codes:
+        if failures():
+            return failures()[0]  # looked at anew: the first may have pulled the second along
+        if all(some.returncode == 0 for some in started):
             return None
         time.sleep(0.1)
     return None
+
+
+def _cause(started: Sequence[subprocess.Popen[bytes]], failed: int) -> int:
+    """Which has failed by itself: one that misses another may be the first to end."""
+    limit = time.monotonic() + PATIENCE
+    while started[failed].returncode == LostError.exit_code and time.monotonic() < limit:
+        for index, process in enumerate(started):
+            if process.poll() not in (None, 0, LostError.exit_code):
+                return index
+        time.sleep(0.05)
+    return failed
 
 
 def _end(started: Sequence[subprocess.Popen[bytes]]) -> None:

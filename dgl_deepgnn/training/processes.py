@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from dgl_deepgnn.errors import UserError
 
-__all__ = ["ONE", "Processes", "at_once", "is_first", "join", "launched"]
+__all__ = ["ONE", "LostError", "Processes", "at_once", "is_first", "join", "launched"]
 
 PATIENCE = timedelta(hours=12)
 """How long one waits for the others: the first evaluates and writes while they do. A process that
@@ -168,8 +168,14 @@ def _ended_by_others(processes: Processes) -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _lost(processes: Processes) -> UserError:
-    return UserError(
+class LostError(UserError):
+    """Another process of the training has ended, which is the cause."""
+
+    exit_code = 3
+
+
+def _lost(processes: Processes) -> LostError:
+    return LostError(
         f"Process {processes.rank} of {processes.size} stops: another one has ended (see what it "
         "said). The last finished epoch is kept: start all of them again, as before, with "
         "`train --resume` and the run folder."

@@ -297,6 +297,13 @@ def test_a_divergence_is_reported_once(tmp_path: Path, here: None, start: Any) -
     assert "Machine 0 (127.0.0.1) has ended (exit code 2), so all were stopped.\n" in err
 
 
+def test_the_cause_is_named_though_another_ends_first(tmp_path: Path) -> None:
+    """Machine 0 misses the other one, and ends before it is known how that ended."""
+    code = "import sys, time\nif sys.argv[-1] == '0': sys.exit(3)\ntime.sleep(1); sys.exit(137)"
+    with pytest.raises(UserError, match=r"Machine 1 .*\(exit code 137\).* Every finished epoch"):
+        launch([sys.executable, "-c", code], [("10.0.0.1", 1), ("10.0.0.2", 1)], "sh -c")
+
+
 def test_the_first_failure_stops_the_others(tmp_path: Path) -> None:
     code = (
         "import os, sys, time\n"
