@@ -198,7 +198,6 @@ def train_command(
             progress=not quiet,
             allow_code=allow_code,
             partition=partition,
-            ip_config=ip_config,
         )
     if not is_first():
         return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,6 +18,7 @@ from dgl_deepgnn.cli.commands import (
     app,
     recipe_and_folder,
     resumable,
+    show,
 )
 from dgl_deepgnn.errors import UserError
 from dgl_deepgnn.files import make_folder, new_folder, write_json
@@ -56,7 +56,7 @@ def tune_command(
             progress=not quiet,
             allow_code=allow_code,
         )
-    _print(
+    show(
         _describe_tuning(result, folder),
         {"folder": str(folder), "tuned": str(folder / "tuned.yaml"), **result},
         as_json,
@@ -90,7 +90,7 @@ def check_command(
         result.plot(draft / "check.png")
         write_json(draft / "check.json", result.to_dict())
     text = f"{result.table()}\nPlot and figures: {path}"
-    _print(text, {"folder": str(path), **result.to_dict()}, as_json)
+    show(text, {"folder": str(path), **result.to_dict()}, as_json)
 
 
 def _sizes(name: str, text: str) -> list[int]:
@@ -126,7 +126,3 @@ def _describe_tuning(result: dict[str, Any], folder: Path) -> str:
             f"Train with it: dgl-deepgnn train {folder / 'tuned.yaml'}",
         ]
     )
-
-
-def _print(text: str, content: Any, as_json: bool) -> None:
-    print(json.dumps(content, indent=2) if as_json else text)

@@ -43,6 +43,7 @@ __all__ = [
     "connected",
     "read_partition",
     "serve",
+    "sha256",
 ]
 
 FACTS = "partition.json"
@@ -110,6 +111,12 @@ def read_partition(folder: Path, recipe: Recipe) -> PartitionFacts:
     return facts
 
 
+def sha256(path: Path) -> str:
+    """Checksum of a file of a partition, in hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def check_part(folder: Path, machine: int) -> None:
     """Compare what a machine reads of a partition with its checksums.
 
@@ -123,8 +130,7 @@ def check_part(folder: Path, machine: int) -> None:
         if "/" in name and not name.startswith(f"part{machine}/"):
             continue
         try:
-            with open(folder / name, "rb") as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
+            found = sha256(folder / name)
         except OSError as error:
             raise UserError(f"{folder / name} cannot be read: {error.strerror}.") from None
         if found != digest:
@@ -135,7 +141,7 @@ def check_part(folder: Path, machine: int) -> None:
 
 
 @contextmanager
-def connected(folder: Path, ip_config: Path, recipe: Recipe) -> Iterator[Part]:
+def connected(folder: Path, recipe: Recipe) -> Iterator[Part]:
     """Connect to the graph servers, of this machine and the others, until the block has ended.
 
     Yields
@@ -145,9 +151,11 @@ def connected(folder: Path, ip_config: Path, recipe: Recipe) -> Iterator[Part]:
     """
     facts = read_partition(folder, recipe)
     dgl = require_dgl("Training on several machines")
+    if "DGL_IP_CONFIG" not in os.environ:
+        raise UserError("There are no graph servers: start `dgl-deepgnn train --distributed`.")
     handlers = {sign: signal.getsignal(sign) for sign in (signal.SIGINT, signal.SIGTERM)}
     with redirect_stdout(io.StringIO()):  # DGL tells of its connections
-        dgl.distributed.initialize(os.environ.get("DGL_IP_CONFIG", str(ip_config)))
+        dgl.distributed.initialize(os.environ["DGL_IP_CONFIG"])
         for sign, handler in handlers.items():  # DGL ends by an exception that nobody catches
             signal.signal(sign, handler)
         graph = dgl.distributed.DistGraph(GRAPH, part_config=str(folder / f"{GRAPH}.json"))
@@ -199,9 +207,8 @@ class Part(TaskData):
         inside = (dst < own).nonzero().flatten()
         local = dgl.graph((src[inside], dst[inside]), num_nodes=held.num_nodes())
         ids, edges = held.ndata[dgl.NID].long(), held.edata[dgl.EID][inside].long()
-        for key in ("weight", "feat"):
-            if key in graph.edata:
-                local.edata[key] = graph.edata[key][edges]
+        if "weight" in graph.edata:
+            local.edata["weight"] = graph.edata["weight"][edges]
         inner = dgl.node_subgraph(local, torch.arange(own))
         count = facts.clusters // facts.machines
         cut = Cut.of(inner, graph.ndata["cluster"][ids[:own]], count)

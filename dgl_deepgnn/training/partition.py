@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 from contextlib import redirect_stdout
@@ -19,7 +18,7 @@ from dgl_deepgnn.files import make_folder, write_json
 from dgl_deepgnn.graph import AnyGraph, reason, require_dgl
 from dgl_deepgnn.operator.aggregation import aggregation_operator
 from dgl_deepgnn.recipe import Recipe
-from dgl_deepgnn.training.part import FACTS, GRAPH
+from dgl_deepgnn.training.part import FACTS, GRAPH, sha256
 from dgl_deepgnn.training.run import load_task
 from dgl_deepgnn.training.sampling import metis
 from dgl_deepgnn.training.trainer import build_model
@@ -120,18 +119,13 @@ def partition(
             "clusters": batching.parts,
             "train_clusters": [part.pop("train_clusters") for part in parts],
             "files": {
-                str(file.relative_to(draft)): _sha256(file)
+                str(file.relative_to(draft)): sha256(file)
                 for file in sorted(draft.rglob("*"))
                 if file.is_file()
             },
         }
         write_json(draft / FACTS, facts, FACTS)
     return {"folder": str(output), "clusters": batching.parts, "parts": parts}
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _with_columns(dgl: Any, data: TaskData, norm: Any) -> AnyGraph:

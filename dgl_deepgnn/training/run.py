@@ -52,7 +52,6 @@ def train(
     blind: bool = False,
     allow_code: bool = False,
     partition: Path | None = None,
-    ip_config: Path | None = None,
 ) -> RunFolder:
     """Train a recipe over all its seeds.
 
@@ -85,9 +84,9 @@ def train(
     allow_code : bool
         Whether data that runs code (``python:...``, or a folder that is unpickled) may be
         loaded. Say so only of a recipe that you trust.
-    partition, ip_config : Path, optional
-        Of several machines, whose graph servers run: what ``dgl-deepgnn partition`` has written,
-        and their addresses. `dgl_deepgnn.training.machines` starts it all.
+    partition : Path, optional
+        What ``dgl-deepgnn partition`` has written, in a trainer that ``train --distributed`` has
+        started on one of several machines.
 
     Returns
     -------
@@ -115,8 +114,8 @@ def train(
     loggers = list(dict.fromkeys([*loggers, *(["tensorboard"] if tensorboard else [])]))
     check_loggers(loggers)
     part: AbstractContextManager[Part | None] = nullcontext()
-    if partition is not None and ip_config is not None:
-        part = connected(partition, ip_config, recipe)
+    if partition is not None:
+        part = connected(partition, recipe)
     # DGL wants its connections made before PyTorch's.
     with part as mine, join() as processes, torch.random.fork_rng():
         target_device = processes.device(target_device)

@@ -100,28 +100,9 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture
-def start(tmp_path: Path):
+def start(background: Any) -> Any:
     """Function that starts ``train --distributed`` in the background."""
-    started: list[subprocess.Popen[str]] = []
-
-    def start(*arguments: object) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [*COMMAND, "train", "--distributed", *map(str, arguments)],
-            cwd=tmp_path,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        started.append(process)
-        return process
-
-    yield start
-    for process in started:
-        if process.poll() is None:
-            for child in psutil.Process(process.pid).children(recursive=True):
-                child.kill()
-            process.kill()
-        process.communicate()
+    return lambda *arguments: background(*COMMAND, "train", "--distributed", *arguments)
 
 
 def prepare(folder: Path, some: Recipe, addresses: list[str]) -> list[object]:

@@ -20,6 +20,7 @@ from dgl_deepgnn.training.batches import Batches
 from dgl_deepgnn.training.part import Evaluation, Part, PartBatches, read_partition
 from dgl_deepgnn.training.partition import partition
 from dgl_deepgnn.training.processes import Processes
+from dgl_deepgnn.training.run import train
 from dgl_deepgnn.training.trainer import Trainer, build_model
 
 dgl = pytest.importorskip("dgl")
@@ -296,6 +297,14 @@ def test_what_is_not_finite_is_found_wherever_it_is(
 def test_a_recipe_that_does_not_fit(folder: Path, sections: Any, message: str) -> None:
     with pytest.raises(UserError, match=message):
         read_partition(folder, recipe(**sections))
+
+
+def test_without_servers_there_is_no_training_on_a_part(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DGL_IP_CONFIG", raising=False)
+    with pytest.raises(UserError, match="no graph servers: start `dgl-deepgnn train --dist"):
+        train(recipe(), partition=folder, progress=False)
 
 
 def test_what_is_no_partition(tmp_path: Path, folder: Path) -> None:

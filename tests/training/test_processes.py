@@ -179,28 +179,11 @@ def test_three_processes_have_the_gradient_of_one(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def start(tmp_path: Path):
+def start(background: Any) -> Any:
     """Function that starts ``torchrun ... -m dgl_deepgnn train`` in the background."""
-    started: list[subprocess.Popen[str]] = []
-
-    def start(processes: int, *arguments: object) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [*TORCHRUN, str(processes), "-m", "dgl_deepgnn", "train", *map(str, arguments)],
-            cwd=tmp_path,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        started.append(process)
-        return process
-
-    yield start
-    for process in started:
-        if process.poll() is None:
-            for child in psutil.Process(process.pid).children(recursive=True):
-                child.kill()
-            process.kill()
-        process.communicate()
+    return lambda processes, *arguments: background(
+        *TORCHRUN, processes, "-m", "dgl_deepgnn", "train", *arguments
+    )
 
 
 def files(folder: Path) -> dict[str, str]:
