@@ -8,13 +8,11 @@ not repeated, so that it can be stopped at any time and run in parts; `--again` 
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
-from typing import Any
 
 from benchmarks.cost.isolated import isolated
 from benchmarks.cost.machine import machine
-from benchmarks.time_to_accuracy.measure import measure
+from benchmarks.time_to_accuracy.measure import measure, read
 from benchmarks.time_to_accuracy.plot import plot
 from benchmarks.time_to_accuracy.report import COMMAND, report
 from benchmarks.time_to_accuracy.results import Results
@@ -46,11 +44,9 @@ def main() -> None:
             again=arguments.again,
             machine=machine(),
         )
-    content: dict[str, Any] = {"machine": machine(), "rows": []}
-    if arguments.out.exists():
-        content = json.loads(arguments.out.read_text("utf-8"))
-    results = Results(content["rows"])
-    text = report(content["machine"], results)
+    machines, rows = read(arguments.out)
+    results = Results(rows)
+    text = report(machines, results)
     write_text(arguments.out.with_suffix(".md"), text)
     plot(results, arguments.plot)
     print(text)

@@ -40,10 +40,16 @@ def measure(name: str, out: str, again: str | None, machine: dict[str, str]) -> 
     again : str, optional
         Pattern of contenders whose runs are repeated.
     machine : dict
-        What this runs on; rows of different machines do not go into one file.
+        What this runs on; all rows of a task are of one machine.
     """
     task, threads, file = TASKS[name], torch.get_num_threads(), Path(out)
-    results = Results(read(file, machine), lambda rows: _write(file, machine, rows))
+    machines, rows = read(file)
+    if machines.setdefault(name, machine) != machine:
+        raise ValueError(
+            f"The rows of {name} in {file} are of another machine or other versions: take them "
+            f"away first."
+        )
+    results = Results(rows, lambda rows: write_json(file, {"machines": machines, "rows": rows}))
     made: set[tuple[str, float, int]] = set()
     with copied_data(task.folder):
         data = {contender: load(task, contender) for contender in task.contenders}
@@ -71,20 +77,12 @@ def measure(name: str, out: str, again: str | None, machine: dict[str, str]) -> 
         run_task(name, task, results, get, tuning=threads == 1)
 
 
-def read(file: Path, machine: dict[str, str]) -> list[Row]:
-    """Rows of a file, if there is one.
-
-    Raises
-    ------
-    ValueError
-        If it is of another machine.
-    """
+def read(file: Path) -> tuple[dict[str, dict[str, str]], list[Row]]:
+    """Machine by task, and rows, of a file, if there is one."""
     if not file.exists():
-        return []
+        return {}, []
     content: dict[str, Any] = json.loads(file.read_text("utf-8"))
-    if content["machine"] != machine:
-        raise ValueError(f"{file} is of another machine or other versions: move it away first.")
-    return content["rows"]
+    return content["machines"], content["rows"]
 
 
 @contextmanager
@@ -114,7 +112,3 @@ def copied_data(folder: str) -> Iterator[None]:
                 del os.environ["DGL_DOWNLOAD_DIR"]
             else:
                 os.environ["DGL_DOWNLOAD_DIR"] = former
-
-
-def _write(file: Path, machine: dict[str, str], rows: list[Row]) -> None:
-    write_json(file, {"machine": machine, "rows": rows})

@@ -42,8 +42,8 @@ anything was run; no test score is computed.
   PyTorch's dropout want dense features."""
 
 
-def report(machine: dict[str, str], results: Results) -> str:
-    """Markdown of all rows."""
+def report(machines: dict[str, dict[str, str]], results: Results) -> str:
+    """Markdown of all rows; `machines`, by task, says what they were measured on."""
     standings = [Standing(results, name) for name in TASKS]
     begun = [standing for standing in standings if standing.begun]
     lines = [
@@ -52,7 +52,7 @@ def report(machine: dict[str, str], results: Results) -> str:
         f"Made by `{COMMAND}`, which measures only what is not there yet; `--tasks NAME` makes a "
         "part, `--again PATTERN` repeats a contender's runs.",
         "",
-        "Measured on: " + ", ".join(f"{name} {value}" for name, value in machine.items()) + ".",
+        *_measured_on(machines),
         "",
         _completeness(standings),
         "",
@@ -70,6 +70,17 @@ def report(machine: dict[str, str], results: Results) -> str:
         lines += ["The same with the learning rates chosen in one thread.", ""]
         lines += _ratios([standing for standing in more if standing.begun])
     return "\n".join(lines) + "\n"
+
+
+def _measured_on(machines: dict[str, dict[str, str]]) -> list[str]:
+    tasks: dict[str, list[str]] = {}
+    for task, machine in machines.items():
+        facts = ", ".join(f"{name} {value}" for name, value in machine.items())
+        tasks.setdefault(facts, []).append(task)
+    return [
+        f"- Measured on: {machine}" + (f" ({', '.join(of)})." if len(tasks) > 1 else ".")
+        for machine, of in tasks.items()
+    ]
 
 
 def _completeness(standings: list[Standing]) -> str:

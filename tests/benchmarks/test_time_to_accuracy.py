@@ -253,7 +253,7 @@ def test_rows_are_saved_one_by_one_and_replaced_alone(
     capsys.readouterr()
 
     gone = [r for r in first if (r["contender"], r["seed"]) != (OURS, 0)]
-    out.write_text(json.dumps({"machine": machine, "rows": gone}))
+    out.write_text(json.dumps({"machines": {"tiny": machine}, "rows": gone}))
     measuring.measure("tiny", str(out), None, machine)
     assert len(capsys.readouterr().err.splitlines()) == 1
     second = json.loads(out.read_text("utf-8"))["rows"]
@@ -430,7 +430,7 @@ def results_of_cora() -> Results:
 
 
 def test_the_report_says_what_the_rows_say() -> None:
-    text = report({"cores": "2"}, results_of_cora())
+    text = report({"cora": {"cores": "2"}}, results_of_cora())
     assert "Complete: cora. Not there yet: minesweeper, proteins, pubmed, tolokers." in text
     assert "| cora | accuracy 0.75 | 0.5 | PyG GCN2Conv | 1.0 | 2.0 (2.0 to 2.0) |" in text
     assert (
@@ -473,7 +473,7 @@ def test_the_report_is_that_of_the_rows() -> None:
     content = json.loads((ROOT / "benchmarks" / "time_to_accuracy.json").read_text("utf-8"))
     results = Results(content["rows"])
     text = (ROOT / "benchmarks" / "time_to_accuracy.md").read_text("utf-8")
-    assert text == report(content["machine"], results)
+    assert text == report(content["machines"], results)
     assert not any("test" in key for r in results for key in r)
     for name in TASKS:
         standing = Standing(results, name)
