@@ -280,17 +280,19 @@ class SpeedupSection(_Section):
     """Budget of every run."""
     targets: list[float] = Field([0.5, 0.1], min_length=1, max_length=100)
     """Target training losses, as fractions of the loss of a uniform guess."""
-    learning_rates: list[float] = Field([1e-4, 1e-3, 1e-2], min_length=1, max_length=100)
+    learning_rates: list[float] = Field(
+        [1e-3, 3e-3, 1e-2, 3e-2, 1e-1], min_length=1, max_length=100
+    )
     """Grid from which every arm gets its own; widened where the best lies on its edge."""
     seeds: list[Seed] = Field([0, 1, 2, 3, 4], min_length=1, max_length=1000)
-    selection_seed: Seed = 1000
-    """The seed on which learning rates are chosen; it is not reported."""
+    selection_seeds: list[Seed] = Field([1000, 1001, 1002], min_length=1, max_length=100)
+    """Seeds on which learning rates are chosen; none of them is reported."""
 
     @model_validator(mode="after")
     def _check(self) -> SpeedupSection:
-        if self.selection_seed in self.seeds:
-            raise ValueError("selection_seed must not be among the reported seeds")
-        for key in ("seeds", "targets", "learning_rates"):
+        if set(self.selection_seeds) & set(self.seeds):
+            raise ValueError("selection_seeds must not be among the reported seeds")
+        for key in ("seeds", "selection_seeds", "targets", "learning_rates"):
             values = getattr(self, key)
             if len(set(values)) != len(values):
                 raise ValueError(f"{key} must differ")
@@ -299,6 +301,24 @@ class SpeedupSection(_Section):
         if any(rate <= 0 for rate in self.learning_rates):
             raise ValueError("learning_rates must be positive")
         return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _older_key(cls, value: Any) -> Any:
+        """What versions to 0.2 called `selection_seed`, the only one.
+
+        Their run folders hold every default: those are to be today's, so that they belong to the
+        same recipe.
+        """
+        if not isinstance(value, Mapping) or "selection_seed" not in value:
+            return value
+        rest = {key: value[key] for key in value if key != "selection_seed"}
+        if rest.get("learning_rates") == [1e-4, 1e-3, 1e-2]:
+            del rest["learning_rates"]
+        first = value["selection_seed"]
+        if first == 1000:
+            return rest
+        return {"selection_seeds": [first], **rest}
 
 
 class Recipe(_Section):

@@ -164,7 +164,8 @@ def test_speedup(command: Any, small: Path, tmp_path: Path) -> None:
     assert result.code == 0
     lines = result.out.splitlines()
     assert lines[0].split()[:2] == ["arm", "lr"]
-    assert [line.split("  ")[0] for line in lines[1:4]] == ["stock", "usual practice", "principled"]
+    arms = ["stock", "usual practice", "batch normalization", "principled"]
+    assert [line.split("  ")[0] for line in lines[1:5]] == arms
     assert "Table and plot: runs/small.speedup" in result.out
     folder = tmp_path / "runs" / "small.speedup"
     for name in ("speedup.json", "speedup.csv", "speedup.png", "recipe.yaml"):
@@ -180,7 +181,7 @@ def test_speedup(command: Any, small: Path, tmp_path: Path) -> None:
     assert [file.stat().st_mtime_ns for file in sorted((folder / "trials").iterdir())] == before
 
     ablation = command("speedup", "--resume", folder, "--ablation", "--json")
-    assert ablation.code == 0 and len(json.loads(ablation.out)["arms"]) == 9
+    assert ablation.code == 0 and len(json.loads(ablation.out)["arms"]) == 10
 
 
 @pytest.mark.parametrize("name", ["train", "speedup"])

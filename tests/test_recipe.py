@@ -307,7 +307,7 @@ def test_seed_that_torch_would_not_take(small: Path, seed: int) -> None:
     for key in ("seeds", "speedup.seeds"):
         with pytest.raises(RecipeError, match=f"{key}.0: "):
             load_recipe(small, {key: [seed]})
-    with pytest.raises(RecipeError, match=r"speedup\.selection_seed: "):
+    with pytest.raises(RecipeError, match=r"speedup\.selection_seeds\.0: "):
         load_recipe(small, {"speedup.selection_seed": seed})
 
 
@@ -324,7 +324,7 @@ def test_seed_that_torch_would_not_take(small: Path, seed: int) -> None:
         ({"speedup.targets": [0.1, 0.1]}, "speedup: targets must differ"),
         ({"speedup.targets": [1.0]}, "speedup: targets are fractions"),
         ({"speedup.learning_rates": [0.0]}, "speedup: learning_rates must be positive"),
-        ({"speedup.seeds": [1000]}, "speedup: selection_seed must not be"),
+        ({"speedup.seeds": [1000]}, "speedup: selection_seeds must not be"),
         ({"model.options": {"alpa": 1}}, "resgcn has no option 'alpa'. Did you mean 'alpha'"),
         ({"model.options": {"alpha": True}}, "option 'alpha': a truth value .* got True"),
         ({"model.options": {"alpha": "x"}}, "option 'alpha': .*valid number.*got 'x'"),

@@ -18,7 +18,7 @@ from benchmarks.time_to_accuracy.plan import (
 )
 from benchmarks.time_to_accuracy.results import Results, Row
 from benchmarks.time_to_accuracy.tasks import OURS, TASKS, Task
-from dgl_deepgnn.speedup.record import compare_steps
+from dgl_deepgnn.speedup.comparison import compare_steps
 
 __all__ = ["GOAL", "Comparison", "Standing", "spread"]
 

@@ -220,6 +220,9 @@ def speedup_command(
     ablation: Annotated[
         bool, typer.Option("--ablation", help="All eight combinations of the principles.")
     ] = False,
+    final: Annotated[
+        bool, typer.Option("--final", help="Also train every arm to the end, for its test score.")
+    ] = False,
     device: Device = "cpu",
     allow_code: AllowCode = False,
     quiet: Quiet = False,
@@ -232,6 +235,7 @@ def speedup_command(
             loaded,
             output,
             ablation=ablation,
+            final=final,
             resume=resume is not None,
             device=device,
             progress=not quiet,

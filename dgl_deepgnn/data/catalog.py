@@ -58,7 +58,7 @@ def register_dataset(
     name : str
         The name users load it by. A name such as ``"tu:NAME"`` registers the prefix ``tu:``;
         what the user writes behind the colon is the loader's first argument.
-    features : {"none", "row-normalize", "standardize", "rescale"}, optional
+    features : {"none", "row-normalize", "standardize", "rescale", "rescale-nonzero"}, optional
         Feature scaling unless the user asks for another; see `load_data`.
     safe : bool, optional
         Whether a downloaded config may name it: it neither imports what a name says, nor
@@ -112,11 +112,12 @@ def load_data(name: str, /, **options: Any) -> TaskData:
     **options
         The loader's own options (an unknown one is an error that lists them), and
 
-        features : {"none", "row-normalize", "standardize", "rescale"}
+        features : {"none", "row-normalize", "standardize", "rescale", "rescale-nonzero"}
             Scaling of node and edge features; the default depends on the data set.
             "row-normalize" divides each row by its sum of absolute values, "standardize"
             gives every column mean 0 and variance 1, "rescale" centres the columns and
-            divides all of them by one number, so that the mean square is 1. Means and
+            divides all of them by one number, so that the mean square is 1, "rescale-nonzero"
+            divides by one number, so that the mean square of what is not zero is 1. Means and
             scales come from graphs that hold training items, and are kept in
             ``info["features"]`` so that new graphs can be treated alike. Features of edges that
             are not scored, but read by messages, are not moved, and indicators are left alone.

@@ -15,7 +15,9 @@ from dgl_deepgnn.wording import fixed
 
 __all__ = ["FEATURE_TRANSFORMS", "apply_scaling", "far_outside", "transform_features"]
 
-FEATURE_TRANSFORMS = ("none", "row-normalize", "standardize", "rescale")
+SCALED = ("standardize", "rescale", "rescale-nonzero")
+"""Those that subtract a mean and divide by a scale, one number a column."""
+FEATURE_TRANSFORMS = ("none", "row-normalize", *SCALED)
 OUTSIDE = 0.02
 """Share of the features, zeros left out, that may lie far outside their range in training."""
 SMALL = 20
@@ -185,8 +187,11 @@ def _are_indicators(parts: Sequence[Tensor]) -> bool:
 
 
 def _statistics(parts: Sequence[Tensor], how: str, centred: bool) -> dict[str, list[float]]:
-    if how not in ("standardize", "rescale"):
+    if how not in SCALED:
         return {}
+    if how == "rescale-nonzero":
+        width = parts[0].shape[1]
+        return {"mean": [0.0] * width, "scale": [_rms_of_nonzero(parts)] * width}
     feat = torch.cat(list(parts)).double()
     mean = feat.mean(dim=0) if centred else feat.new_zeros(feat.shape[1])
     variance = feat.var(dim=0, unbiased=False) if centred else feat.square().mean(dim=0)
@@ -196,6 +201,14 @@ def _statistics(parts: Sequence[Tensor], how: str, centred: bool) -> dict[str, l
     scale = variance.sqrt()
     scale = torch.where(scale <= 1e-7 * feat.abs().amax(dim=0), torch.ones_like(scale), scale)
     return {"mean": mean.float().tolist(), "scale": scale.float().tolist()}
+
+
+def _rms_of_nonzero(parts: Sequence[Tensor]) -> float:
+    squares, count = 0.0, 0
+    for rows in _rows(parts):
+        squares += float(rows.square().sum(dtype=torch.float64))
+        count += int(rows.count_nonzero())
+    return math.sqrt(squares / count) if squares else 1.0
 
 
 def _short(value: float) -> float:

@@ -7,7 +7,7 @@ from typing import Any
 
 from dgl_deepgnn.data.catalog import find_loader
 from dgl_deepgnn.hub.config import Config
-from dgl_deepgnn.speedup.report import describe_ratio, median_steps
+from dgl_deepgnn.speedup.report import describe_ratio, describe_target, median_steps
 from dgl_deepgnn.wording import counted, fixed
 
 __all__ = ["model_card"]
@@ -102,8 +102,8 @@ def _results(config: Config, metrics: dict[str, Any]) -> str:
 
 def _early_training(speedups: dict[str, Any]) -> str:
     budget, targets = speedups["budget"], speedups["targets"]
-    shares = [f"{share:.0%}" for share in speedups["target_shares"]]
-    header = ["arm", "learning rate", *[f"steps to {share} of chance" for share in shares]]
+    shares = list(map(describe_target, speedups["target_shares"]))
+    header = ["arm", "learning rate", *[f"steps to {share}" for share in shares]]
     arms = [
         (arm, f"{facts['lr']:.2g}", *[median_steps(steps, budget) for steps in facts["steps"]])
         for arm, facts in speedups["arms"].items()

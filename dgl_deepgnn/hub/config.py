@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from dgl_deepgnn.data.preparation import Preparation
-from dgl_deepgnn.data.scaling import FEATURE_TRANSFORMS
+from dgl_deepgnn.data.scaling import FEATURE_TRANSFORMS, SCALED
 from dgl_deepgnn.data.task_data import Level, Target
 from dgl_deepgnn.errors import DGLError, UserError
 from dgl_deepgnn.files import read_limited
@@ -276,7 +276,7 @@ def _check_scaling(record: dict[str, Any] | None, kind: str, width: Any) -> None
             f"data.features.{kind}.transform: one of {', '.join(FEATURE_TRANSFORMS)} is expected"
         )
     assert record is not None
-    needed = ["mean", "scale"] if how in ("standardize", "rescale") else []
+    needed = ["mean", "scale"] if how in SCALED else []
     needed += [] if record.keys().isdisjoint(("low", "high", "rms")) else ["low", "high"]
     if "low" in needed and not _is_number(record.get("rms")):
         raise ValueError(f"data.features.{kind}.rms: a number is expected")

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from dgl_deepgnn.hub.errors import ZooError, explain
 from dgl_deepgnn.hub.index import METRICS, read_json
-from dgl_deepgnn.speedup.record import Comparison
+from dgl_deepgnn.speedup.comparison import Comparison
 from dgl_deepgnn.training.folder import Summary
 
 __all__ = ["SPEEDUP", "read_record"]

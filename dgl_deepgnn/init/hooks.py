@@ -373,11 +373,12 @@ def fixup_branch(stages: list[Stage], num_branches: int) -> list[Stage]:
     """
     inner = num_branches ** (-1 / (2 * len(stages) - 2)) if len(stages) > 1 else 1.0
     scaled = [[replace(m, scale=m.scale * inner) for m in stage] for stage in stages]
-    return start_at_zero(scaled)
+    return scale_last(scaled, 0.0)
 
 
-def start_at_zero(stages: list[Stage]) -> list[Stage]:
-    """Zero the maps of the last stage."""
+def scale_last(stages: list[Stage], factor: float) -> list[Stage]:
+    """Draw the maps of the last stage smaller by this factor; 0 starts them at zero."""
     return [
-        [replace(m, scale=0.0) for m in stage] if stage is stages[-1] else stage for stage in stages
+        [replace(m, scale=factor * m.scale) for m in stage] if stage is stages[-1] else stage
+        for stage in stages
     ]

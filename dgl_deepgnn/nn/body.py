@@ -18,7 +18,7 @@ from dgl_deepgnn.init.hooks import (
     Stage,
     collect_stages,
     register_initializer,
-    start_at_zero,
+    scale_last,
 )
 from dgl_deepgnn.nn.checkpoint import run_checkpointed
 from dgl_deepgnn.nn.conv import ResidualConv, is_hooked, with_edge_feat
@@ -100,6 +100,9 @@ class DeepGNN(Pretrained, nn.Module):
         What the aggregation is divided by; by default each graph's own spectral radius, with
         "growth" its :func:`~dgl_deepgnn.growth` over `num_layers`, for directed graphs that are not
         strongly connected, such as acyclic ones with self-loops.
+    output_gain : float
+        Factor on the initial weights of the layer that makes the scores, at least 0. Below 1, the
+        first steps are not spent on unlearning scores that were drawn by chance.
     checkpoint : bool
         Whether training keeps only the input of every segment of about :math:`\sqrt L` layers
         and computes the rest again for the backward pass (Chen et al., arXiv:1604.06174): the
@@ -133,6 +136,7 @@ class DeepGNN(Pretrained, nn.Module):
         edge_messages: bool = False,
         alpha: float = 0.1,
         spectral_radius: float | Literal["growth"] | None = None,
+        output_gain: float = 1.0,
         checkpoint: bool = False,
     ) -> None:
         super().__init__()
@@ -155,6 +159,13 @@ class DeepGNN(Pretrained, nn.Module):
         _require("dropout", dropout, "a number in [0, 1)", number and 0 <= dropout < 1)
         number = isinstance(alpha, int | float)
         _require("alpha", alpha, "a number in (0, 1)", number and 0 < alpha < 1)
+        number = isinstance(output_gain, int | float) and not isinstance(output_gain, bool)
+        _require(
+            "output_gain",
+            output_gain,
+            "a number of at least 0",
+            number and 0 <= output_gain < float("inf"),
+        )
         # The second forward pass would count every batch twice in the running statistics.
         _require(
             "norm_layer",
@@ -186,7 +197,7 @@ class DeepGNN(Pretrained, nn.Module):
         _require("init", init, f"one of {tuple(SCHEMES)}", init in SCHEMES)
         self.in_feats, self.num_layers = in_feats, num_layers
         self.residual, self.init, self.alpha = residual, init, alpha
-        self.checkpoint = checkpoint
+        self.output_gain, self.checkpoint = output_gain, checkpoint
         schedule = interpolation_schedule(t, num_layers)
         if spectral_radius is None and init != "critical" and set(schedule) == {1.0}:
             spectral_radius = 1.0
@@ -383,11 +394,11 @@ def _describe(model: nn.Module, context: GraphContext) -> list[Stage]:
         if model.residual in ("fixup", "initial") and conv in branches:
             # Fixup's inner factor stands in front of the branch, where it scales the last bias
             # too: the biases of a thousand branches, moving together, would drown the features.
-            described = start_at_zero(described)
+            described = scale_last(described, 0.0)
         stages += described
     for module in (*model.norms, *([] if model.head is None else [model.head])):
         stages += collect_stages(module, context)
-    return stages
+    return scale_last(stages, model.output_gain)
 
 
 MODELS: Registry[type[DeepGNN]] = Registry("model")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from dgl_deepgnn.data import TaskData, main_metric
@@ -19,102 +19,29 @@ from dgl_deepgnn.errors import DGLError, UserError
 from dgl_deepgnn.files import new_folder, write_text
 from dgl_deepgnn.progress import Progress
 from dgl_deepgnn.recipe import Recipe, load_recipe
-from dgl_deepgnn.speedup.report import PRINCIPLED, STOCK, USUAL, plot_speedup, speedup_csv
+from dgl_deepgnn.speedup.comparison import Trial, compare_steps, steps_to_target
+from dgl_deepgnn.speedup.report import (
+    NORMALIZED,
+    PRINCIPLED,
+    STOCK,
+    USUAL,
+    plot_speedup,
+    speedup_csv,
+)
 from dgl_deepgnn.training.folder import RunFolder
 from dgl_deepgnn.training.run import load_task
-from dgl_deepgnn.training.trainer import DivergenceError, Step, Trainer, find_device
+from dgl_deepgnn.training.trainer import DivergenceError, Step, Trainer, find_device, is_better
 
-__all__ = ["Trial", "arms_of", "measure_speedup", "steps_to_target"]
+__all__ = ["arms_of", "chance_loss", "measure_speedup"]
 
-HOLD = 3
-"""Steps for which a target loss has to be held."""
 MAX_WIDENINGS = 3
 """How often the grid of learning rates is widened at most."""
-RESAMPLES = 10_000
+FINALISTS = 3
+"""Learning rates, of all variants of an arm, that go on to the second held-back seed."""
 
 
-class _Facts(BaseModel):
-    model_config = ConfigDict(strict=True, frozen=True)
-
-
-class Trial(_Facts):
-    """One training of one arm: loss before every step, time, final score.
-
-    ``losses`` is shorter than the budget if the training diverged.
-    """
-
-    arm: str
-    lr: float
-    seed: int
-    losses: list[float]
-    seconds: list[float]
-    score: float | None
-
-    def mean_loss(self, budget: int) -> float:
-        """Mean loss over the budget; infinite if the training diverged."""
-        return float(np.mean(self.losses)) if len(self.losses) == budget else math.inf
-
-
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-
-
-class ArmFacts(_Facts):
-    """What is kept of an arm: a list a target, or a value a seed."""
-
-    lr: Positive
-    steps: list[list[int | None]]
-    seconds: list[list[float | None]]
-    mean_loss: list[float | None]
-    score: list[float | None]
-    losses: list[list[float]]
-
-
-class RatioFacts(_Facts):
-    """See :func:`compare_steps`."""
-
-    ratio: float | None
-    low: float | None
-    high: float | None
-    bound: Literal["lower", "upper"] | None
-
-    @model_validator(mode="after")
-    def _check(self) -> RatioFacts:
-        if len({number is None for number in (self.ratio, self.low, self.high)}) > 1:
-            raise ValueError("ratio, low and high are all numbers or all null")
-        return self
-
-
-class Comparison(_Facts):
-    """What ``speedup.json`` has to hold at least."""
-
-    recipe: str
-    budget: int = Field(ge=1, le=10**6)
-    targets: list[Positive] = Field(min_length=1)
-    target_shares: list[Positive]
-    seeds: list[int] = Field(min_length=1)
-    metric: str
-    arms: dict[str, ArmFacts] = Field(min_length=1)
-    speedups: dict[str, list[RatioFacts]]
-
-    @model_validator(mode="after")
-    def _check(self) -> Comparison:
-        counts = [len(self.target_shares), *map(len, self.speedups.values())]
-        if set(counts) != {len(self.targets)}:
-            raise ValueError("there is not one value for every target")
-        for arm in self.arms.values():
-            if not len(arm.steps) == len(arm.seconds) == len(self.targets):
-                raise ValueError("an arm has not one list for every target")
-            counts = [len(arm.mean_loss), len(arm.score), len(arm.losses)]
-            counts += [*map(len, arm.steps), *map(len, arm.seconds)]
-            if set(counts) != {len(self.seeds)}:
-                raise ValueError("an arm has not one value for every seed")
-            if any(len(losses) > self.budget for losses in arm.losses):
-                raise ValueError("an arm has more losses than the budget has steps")
-        return self
-
-
-def arms_of(recipe: Recipe, ablation: bool = False) -> dict[str, dict[str, Any]]:
-    """What each arm changes in the recipe's model.
+def arms_of(recipe: Recipe, ablation: bool = False) -> dict[str, list[dict[str, Any]]]:
+    """What each arm changes in the recipe's model, in one or more variants.
 
     Parameters
     ----------
@@ -125,47 +52,36 @@ def arms_of(recipe: Recipe, ablation: bool = False) -> dict[str, dict[str, Any]]
 
     Returns
     -------
-    dict of str to dict
-        Values of ``init``, ``t`` and ``residual`` by the arm's name.
+    dict of str to list of dict
+        Settings of ``model`` by the arm's name. Usual practice, and the same with batch
+        normalization, have two variants: the output layer as it is drawn, or started at zero.
 
     Examples
     --------
     >>> from dgl_deepgnn.recipe import load_recipe
     >>> list(arms_of(load_recipe("resgcn64.digits")))
-    ['stock', 'usual practice', 'principled']
+    ['stock', 'usual practice', 'batch normalization', 'principled']
     """
     model = recipe.model
-    off = {"init": "glorot", "t": 1.0, "residual": None}
-    on = {"init": model.init, "t": model.t, "residual": model.residual}
-    arms: dict[str, dict[str, Any]] = {STOCK: off, USUAL: {**off, "residual": "plain"}}
+    plain_output = {key: v for key, v in model.options.items() if key != "output_gain"}
+    outputs = [plain_output, {**plain_output, "output_gain": 0.0}]
+    off = {"init": "glorot", "t": 1.0, "residual": None, "options": plain_output}
+    on = {key: getattr(model, key) for key in off}
+    plain = {**off, "residual": "plain"}
+    arms: dict[str, list[dict[str, Any]]] = {STOCK: [off]}
+    for name, norm_layer in ((USUAL, "none"), (NORMALIZED, "batch")):
+        arms[name] = [{**plain, "norm_layer": norm_layer, "options": some} for some in outputs]
+    if model.options.get("checkpoint"):  # which batch normalization does not go with
+        del arms[NORMALIZED]
     if ablation:
         words = {"init": "init", "t": "aggregation", "residual": "residual"}
         for mask in range(1, 7):
-            chosen = [key for bit, key in enumerate(off) if mask >> bit & 1]
-            arms[" + ".join(words[key] for key in chosen)] = {
-                **off,
-                **{key: on[key] for key in chosen},
-            }
-    arms[PRINCIPLED] = on
+            chosen = [key for bit, key in enumerate(words) if mask >> bit & 1]
+            arms[" + ".join(words[key] for key in chosen)] = [
+                {**off, **{key: on[key] for key in chosen}}
+            ]
+    arms[PRINCIPLED] = [on]
     return arms
-
-
-def steps_to_target(losses: list[float], target: float) -> int | None:
-    """Number of steps until the loss is at most `target` for three steps on end.
-
-    Examples
-    --------
-    >>> steps_to_target([2.0, 0.9, 1.5, 0.9, 0.8, 0.7], target=1.0)
-    4
-    >>> steps_to_target([2.0, 0.9, 0.9], target=1.0) is None
-    True
-    """
-    below = 0
-    for index, loss in enumerate(losses):
-        below = below + 1 if loss <= target else 0
-        if below == HOLD:
-            return index + 2 - HOLD
-    return None
 
 
 def chance_loss(data: TaskData, loss: Callable[[Tensor, Tensor], Tensor]) -> float:
@@ -182,6 +98,7 @@ def measure_speedup(
     output: Path | str | None = None,
     *,
     ablation: bool = False,
+    final: bool = False,
     resume: bool = False,
     device: str = "cpu",
     progress: bool = True,
@@ -189,10 +106,13 @@ def measure_speedup(
 ) -> tuple[Path, dict[str, Any]]:
     """Record how much earlier the principles reach the target losses of a recipe.
 
-    Every arm has the same data, splits, width, depth, optimizer, batch order and seeds. Each
-    gets its own learning rate: from the recipe's grid, on a seed that is not reported, the one
-    that reaches the first target soonest (if none does, the lowest mean loss); where that lies
-    on an edge, the grid is widened. Learning rates are constant during the trials.
+    Every arm has the same data, splits, width, depth, optimizer, batch order and seeds. Each gets
+    its own learning rate from the recipe's grid, on seeds that are not reported: the one with the
+    fewest steps to the targets (geometric mean over them of the median over the seeds; a target
+    that is missed counts as twice the budget; if all are, the lowest mean loss), and the better of
+    an arm's variants likewise. All rates are tried on the first of these seeds, and the grid is
+    widened where the best lies on its edge; the best three go on to the other seeds. Learning
+    rates are constant during the trials. No test score is computed but of the reported ones.
 
     Parameters
     ----------
@@ -201,10 +121,13 @@ def measure_speedup(
     output : Path, optional
         Folder to write; by default a new one under ``runs/``, named after the recipe.
     ablation : bool
-        All eight combinations of the principles instead of three arms.
+        All eight combinations of the principles, too.
+    final : bool
+        Also train every arm and seed for as many epochs as the recipe says, with its schedule, at
+        the arm's learning rate, for the test score of the best epoch by validation.
     resume : bool
         Continue in `output`: finished trials are kept. A folder of an ablation stays one, and
-        `ablation` turns one of three arms into it.
+        `ablation` turns one without into it; likewise `final`.
     device : str
         Where to train.
     progress : bool
@@ -245,14 +168,27 @@ def measure_speedup(
         print(f"Folder: {folder.path}", file=sys.stderr)
     with folder.locked(), torch.random.fork_rng():
         ablation = ablation or folder.facts.get("ablation", False)
-        folder.add_facts(ablation=ablation)
+        final = final or folder.facts.get("final", False)
+        folder.add_facts(ablation=ablation, **({"final": True} if final else {}))
         arms = arms_of(recipe, ablation)
-        trials = _Trials(folder, data, target_device, arms, chance, progress)
+        trials = _Trials(folder, data, target_device, arms, chance, progress, final)
         result = trials.run()
         folder.write("speedup.json", result)
         write_text(folder.path / "speedup.csv", speedup_csv(result))
         plot_speedup(folder.path / "speedup.png", result)
     return folder.path, result
+
+
+class _Final(BaseModel):
+    model_config = ConfigDict(strict=True)
+    arm: str
+    lr: float
+    seed: int
+    score: float | None
+
+
+Choice = tuple[int, float]
+"""Variant of an arm, and learning rate."""
 
 
 class _Trials:
@@ -263,102 +199,206 @@ class _Trials:
         folder: RunFolder,
         data: TaskData,
         device: torch.device,
-        arms: dict[str, dict[str, Any]],
+        arms: dict[str, list[dict[str, Any]]],
         chance: float,
         progress: bool,
+        final: bool,
     ) -> None:
         self.folder, self.data, self.device, self.arms = folder, data, device, arms
-        self.spec = folder.recipe.speedup
+        self.spec, self.final = folder.recipe.speedup, final
         self.targets = [share * chance for share in self.spec.targets]
         folder.make("trials")
-        count = len(arms) * (len(self.spec.learning_rates) + len(self.spec.seeds))
+        rates, seeds = len(self.spec.learning_rates), len(self.spec.selection_seeds)
+        count = sum(len(some) for some in arms.values()) * rates
+        count += len(arms) * (min(FINALISTS, rates) * (seeds - 1) + len(self.spec.seeds))
         self.bar = Progress(total=count * self.spec.steps, unit="step", disable=not progress)
 
     def run(self) -> dict[str, Any]:
         """Choose every arm's learning rate, train every seed, and compare."""
         with self.bar:
-            chosen = {arm: self._choose_rate(arm) for arm in self.arms}
+            chosen = {arm: self._choose(arm) for arm in self.arms}
             trials = {
-                arm: [self._trial(arm, rate, seed) for seed in self.spec.seeds]
-                for arm, (rate, _) in chosen.items()
+                arm: [self._trial(arm, choice, seed) for seed in self.spec.seeds]
+                for arm, (choice, _) in chosen.items()
             }
-        return self._compare(chosen, trials)
+            finals = {
+                arm: [self._final(arm, choice, seed) for seed in self.spec.seeds]
+                for arm, (choice, _) in chosen.items()
+                if self.final
+            }
+        return self._compare(chosen, trials, finals)
 
-    def _choose_rate(self, arm: str) -> tuple[float, dict[float, float | None]]:
-        """Best learning rate on the held-back seed, and the steps that each one took."""
+    def _choose(self, arm: str) -> tuple[Choice, dict[float, list[int | None]]]:
+        """Variant and learning rate, and the steps to the first target of those tried with it."""
+        first, *others = self.spec.selection_seeds
+        tried: dict[Choice, list[Trial]] = {}
+        for variant in range(len(self.arms[arm])):
+            self._try_rates(arm, variant, first, tried)
+
+        def rank(choice: Choice) -> tuple[float, float]:
+            return self._rank(tried[choice])
+
+        best = sorted(tried, key=rank)[:FINALISTS]
+        if self._reached(tried[best[0]]):  # else the others would cost the most and tell the least
+            best = [choice for choice in best if self._reached(tried[choice])]
+            for seed in others if len(best) > 1 else ():
+                for choice in best:
+                    tried[choice].append(self._trial(arm, choice, seed))
+        variant, rate = min(best, key=rank)
+        target = self.targets[0]
+        return (variant, rate), {
+            r: [steps_to_target(trial.losses, target) for trial in trials]
+            for (v, r), trials in sorted(tried.items(), key=lambda item: item[0])
+            if v == variant
+        }
+
+    def _try_rates(
+        self, arm: str, variant: int, seed: int, tried: dict[Choice, list[Trial]]
+    ) -> None:
+        """All learning rates of the grid, and beyond it where the best lies on its edge."""
         rates = sorted(self.spec.learning_rates)
         ratio = rates[-1] / rates[-2] if len(rates) > 1 else 10**0.5
-        trials = {rate: self._trial(arm, rate, self.spec.selection_seed) for rate in rates}
+        mine: dict[float, list[Trial]] = {}
+
+        def attempt(rate: float) -> None:
+            mine[rate] = tried[variant, rate] = [self._trial(arm, (variant, rate), seed)]
+
+        for rate in rates:
+            attempt(rate)
         for _ in range(MAX_WIDENINGS):
-            best = min(trials, key=lambda rate: self._rank(trials[rate]))
-            edges = {min(trials): best / ratio, max(trials): best * ratio}
+            best = min(mine, key=lambda rate: self._rank(mine[rate]))
+            edges = {min(mine): best / ratio, max(mine): best * ratio}
             if best not in edges:
                 break
             self.bar.total = (self.bar.total or 0) + self.spec.steps
-            trials[edges[best]] = self._trial(arm, edges[best], self.spec.selection_seed)
-        best = min(trials, key=lambda rate: self._rank(trials[rate]))
-        target = self.targets[0]
-        return best, {r: steps_to_target(trials[r].losses, target) for r in sorted(trials)}
+            attempt(edges[best])
 
-    def _rank(self, trial: Trial) -> tuple[float, float]:
-        steps = steps_to_target(trial.losses, self.targets[0])
-        return (math.inf if steps is None else steps, trial.mean_loss(self.spec.steps))
+    def _reached(self, trials: list[Trial]) -> bool:
+        return any(steps_to_target(trial.losses, self.targets[0]) for trial in trials)
 
-    def _trial(self, arm: str, rate: float, seed: int) -> Trial:
+    def _rank(self, trials: list[Trial]) -> tuple[float, float]:
+        """Geometric mean, over the targets, of the median of steps; then the mean loss."""
+        budget = self.spec.steps
+        logs = [
+            np.log(np.median([steps_to_target(trial.losses, t) or 2 * budget for trial in trials]))
+            for t in self.targets
+        ]
+        return float(np.mean(logs)), float(np.median([t.mean_loss(budget) for t in trials]))
+
+    def _recipe(self, arm: str, choice: Choice, **sections: Any) -> Recipe:
+        base, (variant, rate) = self.folder.recipe, choice
+        return base.model_copy(
+            update={
+                "model": base.model.model_copy(update=self.arms[arm][variant]),
+                "optimizer": base.optimizer.model_copy(update={"lr": rate}),
+                **sections,
+            }
+        )
+
+    def _file(self, arm: str, choice: Choice, seed: int) -> str:
         slug = arm.replace(" + ", "+").replace(" ", "-")
-        name = f"trials/{slug}-lr{rate:.3g}-seed{seed}.json"
+        variant, rate = choice
+        slug += f"-{variant + 1}" if variant else ""
+        norm_layer = self.arms[arm][variant].get("norm_layer")
+        # To version 0.2 all arms had the recipe's: their trials keep their names.
+        if norm_layer not in (None, self.folder.recipe.model.norm_layer):
+            slug += f"-norm-{norm_layer}"
+        return f"{slug}-lr{rate:.3g}-seed{seed}.json"
+
+    def _trial(self, arm: str, choice: Choice, seed: int) -> Trial:
+        name = f"trials/{self._file(arm, choice, seed)}"
         if (self.folder.path / name).exists():
             self.bar.update(self.spec.steps)
             trial = Trial(**self.folder.read(name, Trial))
-            if (trial.arm, trial.seed) != (arm, seed) or not math.isclose(trial.lr, rate):
+            if (trial.arm, trial.seed) != (arm, seed) or not math.isclose(trial.lr, choice[1]):
                 raise self.folder.damaged(name, "it is of another trial")
             return trial
-        self.bar.set_description(f"{arm}, lr {rate:.2g}, seed {seed}")
-        trial = self._train(arm, rate, seed)
+        self.bar.set_description(f"{arm}, lr {choice[1]:.2g}, seed {seed}")
+        trial = self._train(arm, choice, seed)
         self.folder.write(name, trial.model_dump())
         return trial
 
-    def _train(self, arm: str, rate: float, seed: int) -> Trial:
+    def _train(self, arm: str, choice: Choice, seed: int) -> Trial:
         base = self.folder.recipe
-        recipe = base.model_copy(
-            update={
-                "model": base.model.model_copy(update=self.arms[arm]),
-                "optimizer": base.optimizer.model_copy(update={"lr": rate}),
-                "schedule": type(base.schedule)(),
-                "training": base.training.model_copy(
-                    update={"steps": self.spec.steps, "epochs": None, "patience": None}
-                ),
-            }
+        recipe = self._recipe(
+            arm,
+            choice,
+            schedule=type(base.schedule)(),
+            training=base.training.model_copy(
+                update={"steps": self.spec.steps, "epochs": None, "patience": None}
+            ),
         )
+        reported = seed in self.spec.seeds
         trainer = Trainer(recipe, self.data, seed, self.device)
         steps: list[Step] = []
-        shown, score = 0, None
+        shown, score, ended = 0, None, False
         try:
-            while trainer.step < self.spec.steps:
+            while trainer.step < self.spec.steps and not ended:
                 steps += trainer.run_epoch()
                 self.bar.update(len(steps) - shown)
                 shown = len(steps)
-            score = trainer.evaluate(["test"])["test"][main_metric(self.data.target)[0]]
+                losses = [step.loss for step in steps]
+                ended = not reported and all(steps_to_target(losses, t) for t in self.targets)
+            if reported:
+                score = trainer.evaluate(["test"])["test"][main_metric(self.data.target)[0]]
         except DivergenceError as error:  # of the loss, or of a score
             steps += error.steps
         except DGLError:  # the metric is not defined
             pass
         self.bar.update(self.spec.steps - shown)
-        losses = [step.loss for step in steps]
-        seconds = [round(step.seconds, 6) for step in steps]
-        return Trial(arm=arm, lr=rate, seed=seed, losses=losses, seconds=seconds, score=score)
+        return Trial(
+            arm=arm,
+            lr=choice[1],
+            seed=seed,
+            losses=[step.loss for step in steps],
+            seconds=[round(step.seconds, 6) for step in steps],
+            score=score,
+            ended=ended and len(steps) < self.spec.steps,
+        )
+
+    def _final(self, arm: str, choice: Choice, seed: int) -> float | None:
+        """Test score after the recipe's whole training; None if it diverged."""
+        name = f"trials/final-{self._file(arm, choice, seed)}"
+        if (self.folder.path / name).exists():
+            final = _Final(**self.folder.read(name, _Final))
+            if (final.arm, final.seed) != (arm, seed) or not math.isclose(final.lr, choice[1]):
+                raise self.folder.damaged(name, "it is of another trial")
+            return final.score
+        self.bar.set_description(f"{arm}, whole training, seed {seed}")
+        base = self.folder.recipe
+        # Without patience: equal epochs for all.
+        training = base.training.model_copy(update={"patience": None})
+        trainer = Trainer(
+            self._recipe(arm, choice, training=training), self.data, seed, self.device
+        )
+        best, score = None, None
+        try:
+            while trainer.epoch < trainer.total_epochs:
+                trainer.run_epoch()
+                due = trainer.epoch % training.evaluate_every == 0
+                if due or trainer.epoch == trainer.total_epochs:
+                    scores = trainer.evaluate(["val", "test"])
+                    if is_better(self.data.target, scores["val"], best, training.select_by):
+                        best = scores["val"]
+                        score = scores["test"][main_metric(self.data.target)[0]]
+        except DGLError:  # diverged, or the metric is not defined
+            score = None
+        final = _Final(arm=arm, lr=choice[1], seed=seed, score=score)
+        self.folder.write(name, final.model_dump())
+        return score
 
     def _compare(
         self,
-        chosen: dict[str, tuple[float, dict[float, float | None]]],
+        chosen: dict[str, tuple[Choice, dict[float, list[int | None]]]],
         trials: dict[str, list[Trial]],
+        finals: dict[str, list[float | None]],
     ) -> dict[str, Any]:
         budget = self.spec.steps
         arms: dict[str, dict[str, Any]] = {}
-        for arm, (rate, grid) in chosen.items():
+        for arm, ((variant, rate), grid) in chosen.items():
             scores = [trial.score for trial in trials[arm]]
             arms[arm] = {
-                "model": self.arms[arm],
+                "model": self.arms[arm][variant],
                 "lr": rate,
                 "lr_grid": {f"{r:.3g}": steps for r, steps in grid.items()},
                 "steps": [
@@ -372,13 +412,12 @@ class _Trials:
                 "mean_loss": [_finite(trial.mean_loss(budget)) for trial in trials[arm]],
                 "score": scores,
                 "losses": [[round(loss, 6) for loss in trial.losses] for trial in trials[arm]],
+                **({"final": finals[arm]} if finals else {}),
             }
-        speedups = {
-            f"{PRINCIPLED} vs {base}": [
-                compare_steps(arms[base]["steps"][i], arms[PRINCIPLED]["steps"][i], budget)
-                for i in range(len(self.targets))
-            ]
-            for base in (STOCK, USUAL)
+        baselines = [arm for arm in (STOCK, USUAL, NORMALIZED) if arm in arms]
+        # How long an arm has tried that never got there.
+        tried = {
+            arm: float(np.median([sum(trial.seconds) for trial in trials[arm]])) for arm in arms
         }
         return {
             "recipe": self.folder.recipe.title,
@@ -387,56 +426,28 @@ class _Trials:
             "targets": [round(target, 6) for target in self.targets],
             "target_shares": self.spec.targets,
             "seeds": self.spec.seeds,
+            "selection_seeds": self.spec.selection_seeds,
             "metric": main_metric(self.data.target)[0],
             "arms": arms,
-            "speedups": speedups,
+            "speedups": {
+                f"{PRINCIPLED} vs {base}": [
+                    compare_steps(slow, fast, budget)
+                    for slow, fast in zip(
+                        arms[base]["steps"], arms[PRINCIPLED]["steps"], strict=True
+                    )
+                ]
+                for base in baselines
+            },
+            "wall_clock": {
+                f"{PRINCIPLED} vs {base}": [
+                    compare_steps(slow, fast, (tried[base], tried[PRINCIPLED]))
+                    for slow, fast in zip(
+                        arms[base]["seconds"], arms[PRINCIPLED]["seconds"], strict=True
+                    )
+                ]
+                for base in baselines
+            },
         }
-
-
-def compare_steps(
-    baseline: Sequence[float | None], principled: Sequence[float | None], budget: float
-) -> dict[str, Any]:
-    """Ratio of median steps to a target with a bootstrap 95 % interval.
-
-    Parameters
-    ----------
-    baseline, principled : sequence of float or None
-        Steps, or seconds, of every seed; None for one that never got there within the budget.
-    budget : float
-        What stands in for None; the ratio is then only a bound.
-
-    Returns
-    -------
-    dict
-        ``ratio``; ``low`` and ``high`` of the interval; ``bound``: ``"lower"`` if the baseline's
-        median is the budget (the true ratio is larger), ``"upper"`` if only the principled
-        arm's is, ``None`` if neither; all None if neither arm got there.
-
-    Examples
-    --------
-    >>> result = compare_steps([None, None, None], [5, 5, 5], budget=100)
-    >>> result["ratio"], result["bound"]
-    (20.0, 'lower')
-    """
-    slow = np.array([budget if steps is None else steps for steps in baseline], dtype=float)
-    fast = np.array([budget if steps is None else steps for steps in principled], dtype=float)
-    censored = [
-        float(np.median([steps is None for steps in some])) >= 0.5
-        for some in (baseline, principled)
-    ]
-    if all(censored):
-        return {"ratio": None, "low": None, "high": None, "bound": None}
-    random = np.random.default_rng(0)
-    medians = [
-        np.median(random.choice(some, size=(RESAMPLES, len(some))), axis=1) for some in (slow, fast)
-    ]
-    low, high = np.quantile(medians[0] / medians[1], [0.025, 0.975])
-    return {
-        "ratio": float(np.median(slow) / np.median(fast)),
-        "low": float(low),
-        "high": float(high),
-        "bound": "lower" if censored[0] else "upper" if censored[1] else None,
-    }
 
 
 def _seconds_to_target(trial: Trial, target: float) -> float | None:

@@ -15,8 +15,10 @@ from dgl_deepgnn.wording import counted, fixed, plotted
 
 __all__ = [
     "describe_ratio",
+    "describe_score",
     "describe_speedup",
     "describe_steps",
+    "describe_target",
     "median_steps",
     "plot_speedup",
     "speedup_csv",
@@ -24,6 +26,7 @@ __all__ = [
 
 STOCK = "stock"
 USUAL = "usual practice"
+NORMALIZED = "batch normalization"
 PRINCIPLED = "principled"
 
 
@@ -75,26 +78,57 @@ def _within(steps: float, budget: int) -> str:
     return f"{steps:g}" if math.isfinite(steps) else f"> {budget}"
 
 
+def describe_score(scores: list[float | None]) -> str:
+    """Mean over the seeds; those that diverged have none.
+
+    Examples
+    --------
+    >>> describe_score([0.5, None, 0.7]), describe_score([None])
+    ('0.600', 'diverged')
+    """
+    found = [score for score in scores if score is not None]
+    return f"{np.mean(found):.3f}" if found else "diverged"
+
+
+def describe_target(share: float) -> str:
+    """Target loss in words, everywhere the same.
+
+    Examples
+    --------
+    >>> describe_target(0.5), describe_target(0.125)
+    ('50% of chance', '12.5% of chance')
+    """
+    return f"{100 * share:.3g}% of chance"
+
+
 def describe_speedup(result: dict[str, Any]) -> str:
     """Table of the arms and the speed-ups, as text."""
     budget = result["budget"]
     header = ["arm", "lr"]
-    header += [f"steps to {target:.3g}" for target in result["targets"]]
+    shares = list(map(describe_target, result["target_shares"]))
+    header += [f"steps to {share}" for share in shares]
     header += [f"mean loss over {budget} steps", result["metric"]]
+    trained = any(facts.get("final") for facts in result["arms"].values())
+    header += [f"{result['metric']} in the end"] if trained else []
     rows = [header]
     for arm, facts in result["arms"].items():
         row = [arm, f"{facts['lr']:.2g}"]
         row += [describe_steps(steps, budget) for steps in facts["steps"]]
         losses = [math.inf if loss is None else loss for loss in facts["mean_loss"]]
-        scores = [score for score in facts["score"] if score is not None]
-        row += [f"{np.median(losses):.3g}", f"{np.mean(scores):.3f}" if scores else "diverged"]
+        row += [f"{np.median(losses):.3g}", describe_score(facts["score"])]
+        row += [describe_score(facts["final"])] if trained else []
         rows.append(row)
     widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
     lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in rows]
     lines.append("")
     for pair, ratios in result["speedups"].items():
-        for target, ratio in zip(result["targets"], ratios, strict=True):
-            lines.append(f"speed-up to {target:.3g}, {pair}: {describe_ratio(ratio)}")
+        # Records of versions to 0.2 have no ratios of seconds.
+        clock = result.get("wall_clock", {}).get(pair, [None] * len(ratios))
+        for share, ratio, seconds in zip(shares, ratios, clock, strict=True):
+            line = f"speed-up to {share}, {pair}: {describe_ratio(ratio)}"
+            if seconds is not None and seconds["ratio"] is not None:
+                line += f"; on the clock {describe_ratio(seconds)}"
+            lines.append(line)
     lines.append(
         f"Medians over {counted(len(result['seeds']), 'seed')} (range), bootstrap 95 % intervals; "
         "'>' stands where an arm does not get there within the budget."
@@ -129,7 +163,7 @@ def plot_speedup(path: Path, result: dict[str, Any]) -> None:
     for target, share in zip(result["targets"], result["target_shares"], strict=True):
         axes.axhline(target, color="black", linestyle=":", linewidth=1)
         axes.annotate(
-            f"target: {share:.3g} of chance",
+            f"target: {describe_target(share)}",
             (result["budget"], target),
             xytext=(4, 0),  # beside the axes, where no curve runs through it
             textcoords="offset points",
@@ -170,12 +204,14 @@ def speedup_csv(result: dict[str, Any]) -> str:
     """One line an arm and seed."""
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
-    targets = [f"{target:.4g}" for target in result["targets"]]
+    targets = [describe_target(share).replace(" ", "_") for share in result["target_shares"]]
+    trained = any(facts.get("final") for facts in result["arms"].values())
     writer.writerow(
         ["recipe", "arm", "lr", "seed"]
         + [f"steps_to_{target}" for target in targets]
         + [f"seconds_to_{target}" for target in targets]
         + ["mean_loss", f"test_{result['metric']}"]
+        + ([f"final_test_{result['metric']}"] if trained else [])
     )
     for arm, facts in result["arms"].items():
         for index, seed in enumerate(result["seeds"]):
@@ -184,5 +220,6 @@ def speedup_csv(result: dict[str, Any]) -> str:
                 + [steps[index] for steps in facts["steps"]]
                 + [seconds[index] for seconds in facts["seconds"]]
                 + [facts["mean_loss"][index], facts["score"][index]]
+                + ([facts["final"][index]] if trained else [])
             )
     return table.getvalue()

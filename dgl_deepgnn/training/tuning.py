@@ -82,7 +82,7 @@ def tune(
         Size of the small network, if the recipe's is not smaller. A network without residual
         connections keeps the recipe's depth, over which its rates do not carry.
     seeds : int
-        Number of seeds, from the recipe's ``speedup.selection_seed`` on, none of which the recipe
+        Number of seeds, from the recipe's ``speedup.selection_seeds`` on, none of which the recipe
         is trained with.
     resume : bool
         Continue in `output`; its size and seeds are those it was started with.
@@ -141,7 +141,7 @@ def tune(
             else min(num_layers, recipe.model.num_layers),
             "hidden_feats": min(hidden_feats, recipe.model.hidden_feats),
         }
-        first = recipe.speedup.selection_seed
+        first = recipe.speedup.selection_seeds[0]
         settings = {**size, "seeds": [first + index for index in range(seeds)]}
         _Tuning.check(recipe, data, settings, target_device)
         path = Path(output) if output else new_folder(Path("runs"), f"{recipe.name}.tuning")

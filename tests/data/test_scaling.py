@@ -9,7 +9,7 @@ import torch
 from sklearn.preprocessing import StandardScaler, normalize
 
 from dgl_deepgnn.data import TaskData, apply_scaling, load_data
-from dgl_deepgnn.data.scaling import far_outside, transform_features
+from dgl_deepgnn.data.scaling import FEATURE_TRANSFORMS, far_outside, transform_features
 from dgl_deepgnn.data.transforms import deal_graphs
 
 
@@ -67,6 +67,27 @@ def test_rescale_keeps_proportions():
     assert torch.allclose(ratio, ratio[:1].expand(3))
 
 
+def test_rescale_nonzero_keeps_zeros_and_proportions():
+    task = two_graphs()
+    for graph in task.graphs:
+        graph.ndata["feat"][:, 1].clamp_(min=0)
+    graphs, record = transform_features(task, "rescale-nonzero")
+    before, after = task.graphs[0].ndata["feat"], graphs[0].ndata["feat"]
+    assert torch.equal(before == 0, after == 0) and bool((after == 0).any())
+    assert float(after[after != 0].square().mean()) == pytest.approx(1, rel=1e-5)
+    ratio = (before / after)[after != 0]
+    assert torch.allclose(ratio, ratio[0].expand_as(ratio))
+    assert record["node"]["scale"] == pytest.approx([float(ratio[0])] * 4)
+
+
+def test_features_of_zeros_stay_so():
+    task = two_graphs()
+    for graph in task.graphs:
+        graph.ndata["feat"].zero_()
+    graphs, _ = transform_features(task, "rescale-nonzero")
+    assert not graphs[0].ndata["feat"].any()
+
+
 def test_row_normalize_is_sklearns_l1():
     task = two_graphs()
     task.graphs[0].ndata["feat"][4] = 0
@@ -75,7 +96,7 @@ def test_row_normalize_is_sklearns_l1():
     np.testing.assert_allclose(graphs[0].ndata["feat"].numpy(), expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("how", ["none", "row-normalize", "standardize", "rescale"])
+@pytest.mark.parametrize("how", FEATURE_TRANSFORMS)
 def test_the_record_treats_new_graphs_alike(how):
     task = two_graphs()
     graphs, record = transform_features(task, how)

@@ -23,7 +23,7 @@ from dgl_deepgnn.hub import publishing
 from dgl_deepgnn.hub.config import load_model, read_config
 from dgl_deepgnn.hub.index import Index
 from dgl_deepgnn.recipe import Recipe, load_recipe
-from dgl_deepgnn.speedup.record import Trial
+from dgl_deepgnn.speedup.comparison import Trial
 from dgl_deepgnn.training import RunFolder, Trainer
 from dgl_deepgnn.training.run import Best, restore
 from tests.faults.scene import NAME, Scene

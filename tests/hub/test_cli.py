@@ -54,7 +54,7 @@ def test_publish_list_download_evaluate_predict(
     assert "is empty" in call("models", "--zoo", tmp_path / "empty")
     assert json.loads(call("models", "--zoo", zoo, "--json"))[NAME]["depth"] == 3
     header, rule, row = call("models", "--zoo", zoo, "--markdown").splitlines()
-    assert header.count("|") == rule.count("|") == row.count("|") == 11
+    assert header.count("|") == rule.count("|") == row.count("|") == 12
     assert row.startswith(f"| {NAME} | roc_auc |")
     assert call("download", NAME, "--zoo", zoo).strip() == str(zoo / NAME)
     assert "agrees with the record" in call("evaluate", NAME, "--zoo", zoo, "--device", "cpu")

@@ -132,7 +132,8 @@ def check(
         assert int(test.sum()) == int(data.splits[0]["test"].sum())
     expected = evaluate("mine", zoo, data=data)["recomputed"]
     found = metric_of(tmp_path / "raw.csv", data, truth, test)
-    assert found == pytest.approx(expected, rel=1e-5)
+    # Of few degrees many scores are equal but for rounding, which orders them by the processor.
+    assert found == pytest.approx(expected, rel=1e-5, abs=0.005 if data.level == "edge" else None)
     if data.target == "binary":
         assert expected < 1
 

@@ -447,7 +447,7 @@ def test_a_state_of_zeros_is_passed_over(feat: Tensor) -> None:
     assert product.square().mean().item() == pytest.approx(1, rel=1e-4)
 
 
-def test_start_at_zero_of_our_models_is_kept(graph: dgl.DGLGraph, feat: Tensor) -> None:
+def test_scale_last_of_our_models_is_kept(graph: dgl.DGLGraph, feat: Tensor) -> None:
     model = ResGIN(WIDTH, WIDTH, 3, num_layers=6, residual="fixup")
     critical_(model, graph, feat)
     assert not any(conv.mlp[-1].weight.any() for conv in model.branches)

@@ -347,7 +347,7 @@ def test_branches_that_a_run_finds(graph: dgl.DGLGraph) -> None:
         fixup_(model)
 
 
-def test_a_branch_that_cannot_start_at_zero(graph: dgl.DGLGraph) -> None:
+def test_a_branch_that_cannot_scale_last(graph: dgl.DGLGraph) -> None:
     class Shift(SumByHand):
         def __init__(self) -> None:
             super().__init__()

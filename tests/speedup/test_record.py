@@ -6,6 +6,7 @@ import csv
 import itertools
 import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,14 +21,9 @@ from dgl_deepgnn.data import load_data
 from dgl_deepgnn.errors import UserError
 from dgl_deepgnn.recipe import Recipe
 from dgl_deepgnn.speedup import record
-from dgl_deepgnn.speedup.record import (
-    Trial,
-    arms_of,
-    chance_loss,
-    compare_steps,
-    measure_speedup,
-    steps_to_target,
-)
+from dgl_deepgnn.speedup.comparison import Trial, compare_steps, steps_to_target
+from dgl_deepgnn.speedup.record import arms_of, chance_loss, measure_speedup
+from dgl_deepgnn.training import train
 from dgl_deepgnn.training.trainer import DivergenceError, Trainer
 
 QUICK = settings(max_examples=200, deadline=None)
@@ -129,25 +125,45 @@ def test_interval_against_the_exact_bootstrap(slow: list, fast: list) -> None:
 # --- arms ---
 
 
-def test_three_arms() -> None:
-    arms = arms_of(recipe(model={"t": "per-depth:2", "residual": "scaled"}))
-    assert arms == {
-        "stock": {"init": "glorot", "t": 1.0, "residual": None},
-        "usual practice": {"init": "glorot", "t": 1.0, "residual": "plain"},
-        "principled": {"init": "critical", "t": "per-depth:2", "residual": "scaled"},
-    }
+def off(**changes: Any) -> dict[str, Any]:
+    return {"init": "glorot", "t": 1.0, "residual": None, "options": {}, **changes}
+
+
+def usual(norm_layer: str) -> list[dict[str, Any]]:
+    plain = off(residual="plain", norm_layer=norm_layer)
+    return [plain, {**plain, "options": {"output_gain": 0.0}}]
+
+
+def test_arms() -> None:
+    options = {"norm": "right", "output_gain": 0.1}
+    arms = arms_of(recipe(model={"t": "per-depth:2", "residual": "scaled", "options": options}))
+    kept = {"norm": "right"}
+    assert arms["stock"] == [off(options=kept)]
+    assert arms["usual practice"] == [
+        off(residual="plain", norm_layer="none", options=kept),
+        off(residual="plain", norm_layer="none", options={**kept, "output_gain": 0.0}),
+    ]
+    assert arms["principled"] == [
+        {"init": "critical", "t": "per-depth:2", "residual": "scaled", "options": options}
+    ]
+    assert list(arms) == ["stock", "usual practice", "batch normalization", "principled"]
+    assert arms_of(recipe())["batch normalization"] == usual("batch")
+    assert arms_of(recipe(model={"norm_layer": "batch"}))["usual practice"] == usual("none")
+    # Which batch normalization does not go with.
+    assert "batch normalization" not in arms_of(recipe(model={"options": {"checkpoint": True}}))
 
 
 def test_ablation_has_all_eight_combinations() -> None:
     arms = arms_of(recipe(), ablation=True)
-    usual = arms.pop("usual practice")
-    assert usual == {"init": "glorot", "t": 1.0, "residual": "plain"}
+    assert arms.pop("usual practice") == usual("none")
+    assert arms.pop("batch normalization") == usual("batch")
     wanted = itertools.product(("glorot", "critical"), (1.0, 0.5), (None, "fixup"))
-    got = [(arm["init"], arm["t"], arm["residual"]) for arm in arms.values()]
+    assert all(len(some) == 1 for some in arms.values())
+    got = [(arm["init"], arm["t"], arm["residual"]) for (arm,) in arms.values()]
     assert sorted(map(str, got)) == sorted(map(str, wanted))
     first, *_, last = arms
     assert (first, last) == ("stock", "principled")
-    for name, arm in list(arms.items())[1:-1]:
+    for name, (arm,) in list(arms.items())[1:-1]:
         words = set(name.split(" + "))
         assert ("init" in words) == (arm["init"] == "critical")
         assert ("aggregation" in words) == (arm["t"] == 0.5)
@@ -196,14 +212,18 @@ Outcome = Callable[[str, float, int], list[float]]
 
 @pytest.fixture
 def faked(monkeypatch: pytest.MonkeyPatch):
-    """Function that replaces training by an outcome; returns the list of trials made."""
+    """Function that replaces training by an outcome; returns the list of trials made.
+
+    The second variant of an arm is called "... from zero".
+    """
 
     def fake(outcome: Outcome) -> list[tuple[str, float, int]]:
         made: list[tuple[str, float, int]] = []
 
-        def train(self: record._Trials, arm: str, rate: float, seed: int) -> Trial:
-            made.append((arm, rate, seed))
-            losses = outcome(arm, rate, seed)
+        def train(self: record._Trials, arm: str, choice: record.Choice, seed: int) -> Trial:
+            variant, rate = choice
+            made.append((f"{arm} from zero" if variant else arm, rate, seed))
+            losses = outcome(*made[-1])
             score = 0.5 if len(losses) == 10 else None
             seconds = [0.25] * len(losses)
             return Trial(arm=arm, lr=rate, seed=seed, losses=losses, seconds=seconds, score=score)
@@ -229,16 +249,26 @@ def test_record(tmp_path: Path, faked: Any) -> None:
     def outcome(arm: str, rate: float, seed: int) -> list[float]:
         if rate != 0.01:
             return reach(None)
-        steps = {"stock": [None] * 3, "usual practice": [8, 6, 7], "principled": [2, 4, 3]}
-        return reach(9 if seed == 1000 else steps[arm][seed])
+        steps = {
+            "stock": [None] * 3,
+            "usual practice": [8, 6, 7],
+            "batch normalization": [4, 4, 4],
+            "principled": [2, 4, 3],
+        }
+        if "zero" in arm:
+            return reach(10)
+        return reach(8 if seed >= 1000 else steps[arm][seed])
 
     made = faked(outcome)
     result = measure(tmp_path / "r")
-    # Learning rates on the held-back seed, the reported seeds with the chosen one only.
+    # Learning rates on the held-back seeds, the reported seeds with the chosen one only.
+    variants = [*result["arms"], "usual practice from zero", "batch normalization from zero"]
     assert {(arm, seed) for arm, rate, seed in made if rate != 0.01} == {
-        (arm, 1000) for arm in ("stock", "usual practice", "principled")
+        (arm, 1000) for arm in variants
     }
-    assert len(made) == len(set(made)) == 3 * (3 + 3)
+    # One rate alone reaches the targets: the other held-back seeds have nothing to decide.
+    assert len(made) == len(set(made)) == 6 * 3 + 4 * 3
+    assert result["selection_seeds"] == [1000, 1001, 1002]
     assert result["seeds"] == [0, 1, 2] and result["budget"] == 10
     assert result["targets"] == pytest.approx([0.5 * math.log(2), 0.1 * math.log(2)], abs=1e-6)
     arms = result["arms"]
@@ -247,17 +277,23 @@ def test_record(tmp_path: Path, faked: Any) -> None:
     assert arms["principled"]["steps"] == [[2, 4, 3]] * 2
     assert arms["principled"]["seconds"] == [[0.5, 1.0, 0.75]] * 2
     assert arms["principled"]["lr"] == 0.01
-    assert arms["principled"]["lr_grid"] == {"0.001": None, "0.01": None, "0.1": None}
+    assert arms["principled"]["lr_grid"] == {"0.001": [None], "0.01": [8], "0.1": [None]}
     assert arms["principled"]["mean_loss"][0] == pytest.approx((1 + 9 * 0.01) / 10)
-    stock, usual = (result["speedups"][f"principled vs {x}"] for x in ("stock", "usual practice"))
+    stock, plain, normalized = (
+        result["speedups"][f"principled vs {x}"]
+        for x in ("stock", "usual practice", "batch normalization")
+    )
     assert stock[0]["ratio"] == pytest.approx(10 / 3) and stock[0]["bound"] == "lower"
-    assert usual[0]["ratio"] == pytest.approx(7 / 3) and usual[0]["bound"] is None
+    assert plain[0]["ratio"] == pytest.approx(7 / 3) and plain[0]["bound"] is None
+    assert normalized[0]["ratio"] == pytest.approx(4 / 3)
+    # A quarter of a second each: of the clock the ratios are the same.
+    assert result["wall_clock"] == result["speedups"]
     written = json.loads((tmp_path / "r" / "speedup.json").read_text())
     assert len(written.pop("checksum")) == 64 and written == result
 
     rows = list(csv.DictReader((tmp_path / "r" / "speedup.csv").open()))
-    assert len(rows) == 9
-    first, second = (f"{target:.4g}" for target in result["targets"])
+    assert len(rows) == 12
+    first, second = "50%_of_chance", "10%_of_chance"
     for row in rows:
         index = [0, 1, 2].index(int(row["seed"]))
         facts = arms[row["arm"]]
@@ -274,7 +310,45 @@ def test_record(tmp_path: Path, faked: Any) -> None:
 def test_grid_marks_of_the_held_back_seed(tmp_path: Path, faked: Any) -> None:
     faked(lambda arm, rate, seed: reach({0.001: None, 0.01: 4, 0.1: 6}[rate]))
     facts = measure(tmp_path / "r")["arms"]["stock"]
-    assert facts["lr_grid"] == {"0.001": None, "0.01": 4, "0.1": 6} and facts["lr"] == 0.01
+    assert facts["lr_grid"] == {"0.001": [None], "0.01": [4] * 3, "0.1": [6] * 3}
+    assert facts["lr"] == 0.01
+
+
+def test_the_other_held_back_seeds_have_their_say(tmp_path: Path, faked: Any) -> None:
+    """The best rate on the first of them is the worst of the three on the others."""
+    rates = [0.001, 0.003, 0.01, 0.03, 0.1]
+    first = dict(zip(rates, (8, 2, 3, 4, 8), strict=True))
+    others = dict(zip(rates, (1, 8, 6, 5, 1), strict=True))
+    made = faked(lambda arm, rate, seed: reach((first if seed == 1000 else others)[rate]))
+    facts = measure(tmp_path / "r", recipe(speedup={"learning_rates": rates}))["arms"]["stock"]
+    assert facts["lr"] == 0.03
+    tried = {rate for arm, rate, seed in made if (arm, seed) == ("stock", 1001)}
+    assert tried == {0.003, 0.01, 0.03}  # the best three of the first seed
+    assert facts["lr_grid"]["0.03"] == [4, 5, 5] and facts["lr_grid"]["0.001"] == [8]
+
+
+def test_all_targets_count(tmp_path: Path, faked: Any) -> None:
+    """Not the first one alone: 2 and never is worse than 4 and 5."""
+    half, tenth = 0.5 * math.log(2), 0.1 * math.log(2)
+
+    def outcome(arm: str, rate: float, seed: int) -> list[float]:
+        if rate == 0.01:
+            return [1.0, *[half] * 9]
+        return [1.0, 1.0, 1.0, half, *[tenth] * 6] if rate == 0.1 else reach(None)
+
+    faked(outcome)
+    assert measure(tmp_path / "r")["arms"]["stock"]["lr"] == 0.1
+
+
+def test_the_better_variant_is_reported(tmp_path: Path, faked: Any) -> None:
+    made = faked(lambda arm, rate, seed: reach(3 if "zero" in arm and rate == 0.1 else 6))
+    result = measure(tmp_path / "r", recipe(speedup={"learning_rates": [0.01, 0.1, 1.0]}))
+    chosen = result["arms"]["usual practice"]
+    assert chosen["model"]["options"] == {"output_gain": 0.0} and chosen["lr"] == 0.1
+    assert chosen["steps"][0] == [3, 3, 3]
+    assert set(chosen["lr_grid"]) == {"0.01", "0.1", "1"}
+    assert ("usual practice from zero", 0.1, 0) in made
+    assert ("usual practice", 0.1, 0) not in made
 
 
 @pytest.mark.parametrize(
@@ -306,10 +380,10 @@ def test_one_learning_rate_is_a_grid_with_two_edges(tmp_path: Path, faked: Any) 
     assert rates == pytest.approx([0.1 / 10**0.5, 0.1, 0.1 * 10**0.5])
 
 
-def test_first_target_decides_before_the_mean_loss(tmp_path: Path, faked: Any) -> None:
+def test_targets_decide_before_the_mean_loss(tmp_path: Path, faked: Any) -> None:
     def outcome(arm: str, rate: float, seed: int) -> list[float]:
         early_then_worse = [1.0, 0.3, 0.3, 0.3, *[9.0] * 6]
-        return early_then_worse if rate == 0.01 else reach(5)
+        return early_then_worse if rate == 0.01 else reach(None)
 
     faked(outcome)
     assert measure(tmp_path / "r")["arms"]["stock"]["lr"] == 0.01
@@ -319,7 +393,7 @@ def test_diverged_arms(tmp_path: Path, faked: Any) -> None:
     def outcome(arm: str, rate: float, seed: int) -> list[float]:
         if arm == "stock":
             return []
-        if arm == "usual practice":
+        if "usual practice" in arm:
             return [1.0, 2.0] if seed == 1 or rate == 0.1 else reach(5)
         return reach(2)
 
@@ -341,12 +415,13 @@ class Killed(BaseException):
 
 def test_resume_keeps_finished_trials(tmp_path: Path, faked: Any) -> None:
     def good(arm: str, rate: float, seed: int) -> list[float]:
-        return reach({"stock": 7, "usual practice": 5, "principled": 2}[arm] + seed % 2)
+        steps = {"stock": 7, "usual practice": 5, "batch normalization": 4, "principled": 2}
+        return reach(steps[arm.removesuffix(" from zero")] + seed % 2)
 
     whole_trials = list(faked(good))
     expected = measure(tmp_path / "whole")
     folder, done, total = tmp_path / "cut", 0, 0
-    for after in (1, 4, 4, 5, 100):
+    for after in (1, 4, 4, 15, 20, 100):
 
         def dying(arm: str, rate: float, seed: int) -> list[float]:
             if len(made) > after:  # noqa: B023
@@ -362,9 +437,9 @@ def test_resume_keeps_finished_trials(tmp_path: Path, faked: Any) -> None:
         done = len(list((folder / "trials").iterdir()))
         assert done == total
     assert result == expected
-    assert len(whole_trials) == 0 and total == 3 * 3 + 3 * 3 + 3 * len(
-        set(result["arms"]["stock"]["lr_grid"]) - {"0.001", "0.01", "0.1"}
-    )
+    assert len(whole_trials) == 0
+    # Equal rates: the lowest counts as the best, so one more is tried, which is no better.
+    assert total == 6 * (3 + 1) + 4 * (3 * 2 + 3)
 
 
 def test_resume_with_ablation_adds_the_other_arms(tmp_path: Path, faked: Any) -> None:
@@ -372,7 +447,7 @@ def test_resume_with_ablation_adds_the_other_arms(tmp_path: Path, faked: Any) ->
     measure(tmp_path / "r")
     made = faked(lambda arm, rate, seed: reach(3))
     result = measure(tmp_path / "r", ablation=True, resume=True)
-    assert len(result["arms"]) == 9
+    assert len(result["arms"]) == 10
     assert not {arm for arm, _, _ in first} & {arm for arm, _, _ in made}
     assert len({arm for arm, _, _ in made}) == 6
 
@@ -406,12 +481,12 @@ def test_real_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         speedup={"steps": 6, "seeds": [0, 1], "learning_rates": [0.01, 0.1]},
     )
     result = measure(tmp_path / "r", spec)
-    for arm, changes in arms_of(spec).items():
+    for arm, variants in arms_of(spec).items():
         facts = result["arms"][arm]
-        assert facts["model"] == changes
+        assert facts["model"] in variants
         for index, seed in enumerate((0, 1)):
             single = recipe(
-                model=changes,
+                model=facts["model"],
                 optimizer={"weight_decay": 0.01, "lr": facts["lr"]},
                 training={"epochs": 6},
             )
@@ -425,6 +500,36 @@ def test_real_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         for record in (result, again)
     ]
     assert timeless[0] == timeless[1]
+
+
+def test_final_scores(tmp_path: Path) -> None:
+    """Those of the whole training by `train`, with the arm's model and rate and the schedule."""
+    sections: dict[str, Any] = {
+        "schedule": {"name": "cosine", "warmup_steps": 2},
+        "seeds": [0, 1],
+        "training": {"epochs": 7, "evaluate_every": 2, "patience": 1},
+        "speedup": {"steps": 5, "seeds": [0, 1], "learning_rates": [0.01, 0.1]},
+    }
+    result = measure(tmp_path / "r", recipe(**sections))
+    assert not any("final" in facts for facts in result["arms"].values())
+    result = measure(tmp_path / "r", recipe(**sections), resume=True, final=True)
+    made = {path: path.stat().st_mtime_ns for path in (tmp_path / "r" / "trials").iterdir()}
+    assert measure(tmp_path / "r", recipe(**sections), resume=True) == result
+    assert {path: path.stat().st_mtime_ns for path in made} == made
+    sections["training"]["patience"] = None
+    for facts in result["arms"].values():
+        single = recipe(model=facts["model"], optimizer={"lr": facts["lr"]}, **sections)
+        folder = train(single, tmp_path / "trained", progress=False)
+        seeds = json.loads((folder.path / "summary.json").read_text())["seeds"]
+        assert facts["final"] == pytest.approx([seed["test"]["roc_auc"] for seed in seeds])
+        shutil.rmtree(folder.path)
+
+
+def test_no_test_score_while_rates_are_chosen(tmp_path: Path) -> None:
+    measure(tmp_path / "r", recipe(speedup={"steps": 5, "learning_rates": [0.01, 0.1]}))
+    for file in (tmp_path / "r" / "trials").iterdir():
+        held_back = "seed100" in file.name
+        assert (json.loads(file.read_text())["score"] is None) == held_back
 
 
 @pytest.mark.dgl
@@ -450,7 +555,7 @@ def test_an_ablation_is_resumed_as_one(tmp_path: Path, faked: Any) -> None:
     faked(lambda arm, rate, seed: reach(2))
     measure(tmp_path / "r", ablation=True)
     (tmp_path / "r" / "speedup.json").unlink()  # as if killed
-    assert len(measure(tmp_path / "r", resume=True)["arms"]) == 9
+    assert len(measure(tmp_path / "r", resume=True)["arms"]) == 10
 
 
 @pytest.mark.parametrize("kind", [str, Path])

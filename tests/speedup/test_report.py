@@ -96,7 +96,8 @@ def test_table(result: dict[str, Any]) -> None:
         [cell.strip() for cell in line.split("  ") if cell.strip()] for line in lines[:4]
     )
     assert header == [
-        "arm", "lr", "steps to 1.15", "steps to 0.23", "mean loss over 40 steps", "accuracy",
+        "arm", "lr", "steps to 50% of chance", "steps to 10% of chance",
+        "mean loss over 40 steps", "accuracy",
     ]  # fmt: skip
     assert stock == ["stock", "0.001", "> 40", "> 40", "2.3", "0.100"]
     # Three of five get there: the median is the largest of them.
@@ -106,9 +107,9 @@ def test_table(result: dict[str, Any]) -> None:
     assert usual[5] == "0.600"  # of those that did not diverge
     assert principled[2:4] == ["4 (3 to 5)", "12"]
     text = "\n".join(lines)
-    assert "speed-up to 1.15, principled vs stock: > 10.0 (8.0 to 13.3)" in text
-    assert "speed-up to 0.23, principled vs stock: neither arm gets there" in text
-    assert "speed-up to 0.23, principled vs usual practice: < 0.5 (0.4 to 0.6)" in text
+    assert "speed-up to 50% of chance, principled vs stock: > 10.0 (8.0 to 13.3)" in text
+    assert "speed-up to 10% of chance, principled vs stock: neither arm gets there" in text
+    assert "speed-up to 10% of chance, principled vs usual practice: < 0.5 (0.4 to 0.6)" in text
     assert "5 seeds" in text
     assert "over 1 seed (range)" in describe_speedup({**result, "seeds": [0]})
 
@@ -119,11 +120,27 @@ def test_table_where_an_arm_always_diverges(result: dict[str, Any]) -> None:
     assert line.endswith("diverged") and "inf" in line
 
 
+def test_seconds_and_final_scores(result: dict[str, Any]) -> None:
+    pair = "principled vs stock"
+    assert "on the clock" not in describe_speedup(result)  # as records were to version 0.2
+    result["wall_clock"] = {pair: [result["speedups"][pair][0], result["speedups"][pair][1]]}
+    for facts, score in zip(result["arms"].values(), (0.25, 0.5, None), strict=True):
+        facts["final"] = [score] * 5
+    lines = describe_speedup(result).splitlines()
+    assert lines[0].endswith("accuracy in the end")
+    assert [line.split()[-1] for line in lines[1:4]] == ["0.250", "0.500", "diverged"]
+    ratio = "> 10.0 (8.0 to 13.3)"
+    assert f"to 50% of chance, {pair}: {ratio}; on the clock {ratio}" in "\n".join(lines)
+    assert f"speed-up to 10% of chance, {pair}: neither arm gets there" in lines
+    header, first, *_ = csv.reader(io.StringIO(speedup_csv(result)))
+    assert (header[-1], first[-1]) == ("final_test_accuracy", "0.25")
+
+
 def test_csv(result: dict[str, Any]) -> None:
     rows = list(csv.reader(io.StringIO(speedup_csv(result))))
     assert rows[0] == [
-        "recipe", "arm", "lr", "seed", "steps_to_1.151", "steps_to_0.2303",
-        "seconds_to_1.151", "seconds_to_0.2303", "mean_loss", "test_accuracy",
+        "recipe", "arm", "lr", "seed", "steps_to_50%_of_chance", "steps_to_10%_of_chance",
+        "seconds_to_50%_of_chance", "seconds_to_10%_of_chance", "mean_loss", "test_accuracy",
     ]  # fmt: skip
     assert len(rows) == 1 + 3 * 5
     assert rows[6 + 3] == [
@@ -167,8 +184,8 @@ def test_plot(result: dict[str, Any], tmp_path: Path, monkeypatch: pytest.Monkey
     assert all(low < target < high for target in result["targets"])
     notes = [text.get_text() for text in axes.texts]
     assert notes == [
-        "target: 0.5 of chance",
-        "target: 0.1 of chance",
+        "target: 50% of chance",
+        "target: 10% of chance",
         "chance level:\na uniform guess",
     ]
     chance = result["targets"][0] / result["target_shares"][0]

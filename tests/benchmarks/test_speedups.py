@@ -1,0 +1,46 @@
+"""The page of the speed-up records: its one line by hand, and that it is that of the records."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from benchmarks.speedups import RECORDS, TABLE, page, summary
+
+
+def record(recipe: str, *ratios: tuple[float, float, float] | None) -> dict[str, Any]:
+    keys = ("ratio", "low", "high")
+    return {
+        "recipe": recipe,
+        "speedups": {
+            "principled vs usual practice": [
+                dict(zip(keys, ratio or [None] * 3, strict=True), bound=None) for ratio in ratios
+            ]
+        },
+    }
+
+
+RECORDS_BY_HAND = [
+    record("resgcn64.digits", (8.0, 6.0, 9.0), (4.0, 0.9, 5.0)),
+    record("resgin16.mutag", (0.5, 0.4, 0.8), None),
+    record("resgcn16.pubmed", None, None),
+]
+
+
+def test_one_line() -> None:
+    line = summary(RECORDS_BY_HAND, "usual practice")
+    assert line is not None
+    assert "of 2 recipes and 3 targets, is 4.0 (0.5 to 6.0)" in line
+    assert "above 1 for 1 of them, the upper end below 1 for 1." in line
+
+
+def test_one_line_of_deep_recipes() -> None:
+    line = summary(RECORDS_BY_HAND, "usual practice", least=64)
+    assert line is not None and "of 1 recipe of at least 64 layers and 2 targets, is 6.0 (" in line
+    assert summary(RECORDS_BY_HAND, "usual practice", least=1000) is None
+    assert summary(RECORDS_BY_HAND, "batch normalization") is None
+
+
+def test_the_page_is_that_of_the_records() -> None:
+    records = [json.loads(file.read_text("utf-8")) for file in sorted(RECORDS.glob("*.json"))]
+    assert TABLE.read_text("utf-8") == page(records)
