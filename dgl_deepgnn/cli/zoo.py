@@ -147,13 +147,16 @@ def push_command(
 def refresh_command(
     name: Annotated[str, typer.Argument(help="A model's name.")],
     zoo: Zoo = None,
+    speedup: Annotated[
+        Path | None, typer.Option(help="Folder of a new speed-up record to take in.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Write a published model's config and card anew; weights and results stay.
 
     For models of version 0.1: it adds the record of how raw graphs are prepared.
     """
-    folder = hub.refresh(name, zoo)
+    folder = hub.refresh(name, zoo, speedup=speedup)
     _print(f"Refreshed: {folder}", {"folder": str(folder)}, as_json)
 
 

@@ -133,16 +133,20 @@ def publish(
         write_json(staging / CONFIG, config.model_dump(mode="json"))
         write_json(staging / METRICS, metrics)
         # Drawn anew from what carries a checksum, rather than copied.
-        write_json(staging / SPEEDUP, speedups)
-        write_text(staging / "speedup.csv", speedup_csv(speedups))
-        plot_speedup(staging / "speedup.png", speedups)
+        _write_speedup(staging, speedups)
         plot_run(staging / "loss.png", folder)
         write_text(staging / "README.md", model_card(config, metrics, speedups))
         _swap_in(target, name, staging, make_entry(staging, config, metrics, speedups))
     return target.path / name
 
 
-def refresh(name: str, zoo: str | Path | None = None, *, data: TaskData | None = None) -> Path:
+def refresh(
+    name: str,
+    zoo: str | Path | None = None,
+    *,
+    data: TaskData | None = None,
+    speedup: str | Path | None = None,
+) -> Path:
     """Write the config and the card of a published model anew, as this version writes them.
 
     A config of version 0.1 says nothing of what was done to raw graphs and of the range of the
@@ -157,6 +161,8 @@ def refresh(name: str, zoo: str | Path | None = None, *, data: TaskData | None =
         The zoo's folder; by default see :func:`open_zoo`.
     data : TaskData, optional
         The model's data, if it cannot be loaded by the name in its config.
+    speedup : Path, optional
+        Folder of a new speed-up record of the same model, in place of the published one.
 
     Returns
     -------
@@ -177,6 +183,12 @@ def refresh(name: str, zoo: str | Path | None = None, *, data: TaskData | None =
         data = load_trained_data(config.name, config.data)
     check_fingerprint(config.name, config.data, data)
     metrics, speedups = read_record(old, config.weights.seed)
+    if speedup is not None:
+        measured = _open_speedup(
+            Path(speedup), config.recipe, config.data.fingerprint, f"the published {name}"
+        )
+        speedups = measured.read("speedup.json", Comparison)
+        config.recipe = config.recipe.model_copy(update={"speedup": measured.recipe.speedup})
     _reproduce(config, old, data, metrics)
     # Of its arguments the card tells those, too, that the config leaves to the constructor.
     config.model.arguments = load_model(config, old / WEIGHTS).config
@@ -195,6 +207,8 @@ def refresh(name: str, zoo: str | Path | None = None, *, data: TaskData | None =
         for file, facts in entry.files.items():
             shutil.copyfile(old / file, staging / file)
             check_file(staging / file, facts)
+        if speedup is not None:
+            _write_speedup(staging, speedups)
         write_json(staging / CONFIG, config.model_dump(mode="json"))
         write_text(staging / "README.md", model_card(config, metrics, speedups))
         _swap_in(target, name, staging, make_entry(staging, config, metrics, speedups))
@@ -287,16 +301,28 @@ def _read_speedup(run: RunFolder, path: Path) -> dict[str, Any]:
             f"There is no finished speed-up record at {path}. Make it with `dgl-deepgnn speedup "
             f"{how}`, or say where it is (--speedup)."
         )
+    record = _open_speedup(path, run.recipe, run.facts["fingerprint"], str(run.path))
+    return record.read("speedup.json", Comparison)
+
+
+def _open_speedup(path: Path, recipe: Recipe, fingerprint: str, what: str) -> RunFolder:
+    """Record that belongs to a recipe and its data."""
     record = RunFolder.open(path, kind="speed-up record")
     for key in ("name", "data", "model"):
-        if getattr(record.recipe, key) != getattr(run.recipe, key):
+        if getattr(record.recipe, key) != getattr(recipe, key):
             raise ZooError(
                 f"The speed-up record {path} belongs to another recipe: its key {key} differs "
-                f"from that of {run.path}."
+                f"from that of {what}."
             )
-    if record.facts["fingerprint"] != run.facts["fingerprint"]:
-        raise ZooError(f"The speed-up record {path} was made on other data than {run.path}.")
-    return record.read("speedup.json", Comparison)
+    if record.facts["fingerprint"] != fingerprint:
+        raise ZooError(f"The speed-up record {path} was made on other data than {what}.")
+    return record
+
+
+def _write_speedup(folder: Path, speedups: dict[str, Any]) -> None:
+    write_json(folder / SPEEDUP, speedups)
+    write_text(folder / "speedup.csv", speedup_csv(speedups))
+    plot_speedup(folder / "speedup.png", speedups)
 
 
 def _finished(run: RunFolder) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from dgl_deepgnn.hub import (
 from dgl_deepgnn.hub.config import read_config
 from dgl_deepgnn.hub.index import FileFacts, Index
 from dgl_deepgnn.recipe import load_recipe
+from dgl_deepgnn.speedup import measure_speedup
 from dgl_deepgnn.training import RunFolder, train
 
 NAME = "tiny.karate"
@@ -464,6 +465,35 @@ def test_arguments_that_a_config_leaves_out_are_the_constructor_s(zoo: Path, rei
     reindex(zoo)
     refresh(NAME, zoo)
     assert (zoo / NAME / "README.md").read_text() == whole
+
+
+def test_a_new_speed_up_record_is_taken_in(run: Path, zoo: Path, tmp_path: Path) -> None:
+    """All of the record's files, the card, the index and the recipe's section; nothing else."""
+    before = {path.name: path.read_bytes() for path in (zoo / NAME).iterdir()}
+    recipe = load_recipe(run / "recipe.yaml", {"speedup.steps": 5, "speedup.seeds": [3, 4]})
+    folder, record = measure_speedup(recipe, tmp_path / "new", progress=False)
+    refresh(NAME, zoo, speedup=folder)
+    after = {path.name: path.read_bytes() for path in (zoo / NAME).iterdir()}
+    changed = {file for file in after if after[file] != before[file]}
+    assert before.keys() == after.keys()
+    assert changed == {"config.json", "README.md", "speedup.json", "speedup.csv", "speedup.png"}
+    published = json.loads((zoo / NAME / "speedup.json").read_text())
+    assert published["seeds"] == record["seeds"] == [3, 4]
+    assert "budget 5 steps" in (zoo / NAME / "README.md").read_text()
+    config = json.loads((zoo / NAME / "config.json").read_text())
+    assert config["recipe"]["speedup"]["steps"] == 5
+    assert evaluate(NAME, zoo)["agrees"]
+
+
+def test_a_speed_up_record_of_another_model_is_not_taken_in(
+    run: Path, zoo: Path, tmp_path: Path
+) -> None:
+    before = snapshot(zoo)
+    other = load_recipe(run / "recipe.yaml", {"model.hidden_feats": 3, "name": NAME})
+    folder, _ = measure_speedup(other, tmp_path / "new", progress=False)
+    with pytest.raises(ZooError, match="its key model differs from that of the published"):
+        refresh(NAME, zoo, speedup=folder)
+    assert snapshot(zoo) == before
 
 
 @pytest.mark.parametrize("name", ["speedup.json", "config.json", "metrics.json"])
