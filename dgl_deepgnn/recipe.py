@@ -34,7 +34,15 @@ from dgl_deepgnn.registry import did_you_mean, load_plugins
 from dgl_deepgnn.strict_yaml import StrictYAMLError, read_yaml
 from dgl_deepgnn.wording import quoted
 
-__all__ = ["Recipe", "RecipeError", "dotted", "json_schema", "list_recipes", "load_recipe"]
+__all__ = [
+    "Recipe",
+    "RecipeError",
+    "dotted",
+    "json_schema",
+    "list_recipes",
+    "load_recipe",
+    "make_recipe",
+]
 
 MAX_BYTES = 100_000
 """Of a recipe's file."""
@@ -321,6 +329,20 @@ class SpeedupSection(_Section):
         return {"selection_seeds": [first], **rest}
 
 
+class ParentSection(_Section):
+    """The published model whose layers a training starts from, all but the head."""
+
+    name: str = Field(max_length=4096)
+    """Its name, as `from_pretrained` takes it."""
+    zoo: str | None = Field(None, max_length=4096)
+    """Where it is; null: the zoo that `from_pretrained` looks in."""
+    sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
+    """Of its weights, so that the same recipe starts from the same model; null: whatever is
+    there."""
+    body_rate: float = Field(0.1, ge=0, le=1)
+    """Learning rate of its layers over that of the head; 0 freezes them."""
+
+
 class Recipe(_Section):
     """One training, complete: data, model, optimizer, length, seeds, speed-up record."""
 
@@ -329,6 +351,8 @@ class Recipe(_Section):
     description: str = Field("", max_length=10_000)
     data: DataSection
     model: ModelSection
+    parent: ParentSection | None = None
+    """To fine-tune: see `dgl-deepgnn finetune`."""
     optimizer: OptimizerSection = OptimizerSection()
     schedule: ScheduleSection = ScheduleSection()
     training: TrainingSection
@@ -422,6 +446,35 @@ def load_recipe(source: str | Path, overrides: Mapping[str, Any] | Sequence[str]
     """
     content, name, where = _read(str(source), [])
     content.setdefault("name", name)
+    return make_recipe(content, overrides, where)
+
+
+def make_recipe(
+    content: dict[str, Any],
+    overrides: Mapping[str, Any] | Sequence[str] = (),
+    where: str = "The recipe",
+) -> Recipe:
+    """Check a recipe that does not come from a file.
+
+    Parameters
+    ----------
+    content : dict
+        Sections by name.
+    overrides
+        As in :func:`load_recipe`.
+    where : str
+        What errors call it.
+
+    Returns
+    -------
+    Recipe
+        The checked recipe.
+
+    Raises
+    ------
+    RecipeError
+        As :func:`load_recipe`.
+    """
     if isinstance(overrides, str):
         overrides = [overrides]
     if not isinstance(overrides, Mapping):

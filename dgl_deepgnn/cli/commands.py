@@ -199,16 +199,8 @@ def train_command(
             allow_code=allow_code,
             partition=partition,
         )
-    if not is_first():
-        return
-    summary = folder.read("summary.json")
-    if folder.facts.get("blind"):
-        del summary["test"]
-        summary["seeds"] = [
-            {key: value for key, value in result.items() if key != "test"}
-            for result in summary["seeds"]
-        ]
-    show(_describe_training(folder.path, summary), {"folder": str(folder.path), **summary}, as_json)
+    if is_first():
+        show_training(folder, as_json)
 
 
 @app.command("speedup")
@@ -363,6 +355,18 @@ def resumable(command: str, unit: str) -> Iterator[None]:
             file=sys.stderr,
         )
         sys.exit(130)
+
+
+def show_training(folder: RunFolder, as_json: bool) -> None:
+    """Print what a training has led to; of a blind one validation alone."""
+    summary = folder.read("summary.json")
+    if folder.facts.get("blind"):
+        del summary["test"]
+        summary["seeds"] = [
+            {key: value for key, value in result.items() if key != "test"}
+            for result in summary["seeds"]
+        ]
+    show(_describe_training(folder.path, summary), {"folder": str(folder.path), **summary}, as_json)
 
 
 def show(text: str, content: Any, as_json: bool) -> None:

@@ -1,4 +1,4 @@
-"""The commands for what carries over from small networks to large ones: tune, check."""
+"""What carries over to larger networks, tune and check, and to other data, finetune."""
 
 from __future__ import annotations
 
@@ -19,10 +19,13 @@ from dgl_deepgnn.cli.commands import (
     recipe_and_folder,
     resumable,
     show,
+    show_training,
 )
+from dgl_deepgnn.cli.zoo import Name, Zoo
 from dgl_deepgnn.errors import UserError
 from dgl_deepgnn.files import make_folder, new_folder, write_json
-from dgl_deepgnn.recipe import load_recipe
+from dgl_deepgnn.hub import finetune
+from dgl_deepgnn.recipe import load_recipe, parse_override
 from dgl_deepgnn.training.checking import check_recipe
 from dgl_deepgnn.training.tuning import tune
 from dgl_deepgnn.wording import counted
@@ -100,6 +103,51 @@ def _sizes(name: str, text: str) -> list[int]:
         raise UserError(
             f"--{name} {text}: expected whole numbers with commas between them, such as 8,32,128."
         ) from None
+
+
+@app.command("finetune")
+def finetune_command(
+    name: Name,
+    data: Annotated[
+        str,
+        typer.Option(help="What to train on: file:graphs.bin, csv:FOLDER, tu:NAME, ... Trusted."),
+    ],
+    options: Annotated[
+        list[str] | None,
+        typer.Option("--option", help="Option of that data, e.g. --option seed=1. Repeatable."),
+    ] = None,
+    zoo: Zoo = None,
+    body_rate: Annotated[
+        float,
+        typer.Option(
+            min=0, max=1, help="Learning rate of the model's layers over that of the new head."
+        ),
+    ] = 0.1,
+    freeze: Annotated[
+        bool, typer.Option("--freeze", help="Leave the layers as they are: --body-rate 0.")
+    ] = False,
+    overrides: Overrides = None,
+    output: Output = None,
+    device: Device = "cpu",
+    blind: Annotated[bool, typer.Option("--blind", help="Keep the test scores from you.")] = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Train a new head on a published model's layers, and those with it, on your data."""
+    with resumable("train", "epoch"):
+        folder = finetune(
+            name,
+            data,
+            output,
+            zoo=zoo,
+            options=dict(parse_override(text, "--option") for text in options or []),
+            body_rate=0.0 if freeze else body_rate,
+            overrides=overrides or (),
+            device=device,
+            progress=not quiet,
+            blind=blind,
+        )
+    show_training(folder, as_json)
 
 
 def _describe_tuning(result: dict[str, Any], folder: Path) -> str:

@@ -2,6 +2,7 @@
 
 from dgl_deepgnn.hub.errors import ZooError
 from dgl_deepgnn.hub.evaluation import evaluate
+from dgl_deepgnn.hub.finetuning import finetune
 from dgl_deepgnn.hub.load import download, from_pretrained, list_pretrained
 from dgl_deepgnn.hub.page import write_pages
 from dgl_deepgnn.hub.prediction import predict
@@ -13,6 +14,7 @@ __all__ = [
     "ZooError",
     "download",
     "evaluate",
+    "finetune",
     "from_pretrained",
     "list_pretrained",
     "open_zoo",

@@ -35,7 +35,6 @@ __all__ = [
     "Config",
     "SavedConfig",
     "has_self_loops",
-    "head_prefix",
     "load_model",
     "read_any_config",
     "read_config",
@@ -240,22 +239,11 @@ def load_model(config: AnyConfig, weights: Path, out_feats: int | None = None) -
     if out_feats is None:
         model.load_state_dict(tensors, assign=True)
         return model.eval()
-    head = head_prefix(model)
+    head = model.head_prefix
     model = _create(config, out_feats=out_feats)
     body = {name: tensor for name, tensor in tensors.items() if not name.startswith(head)}
     model.load_state_dict(body, strict=False)
     return model.eval()
-
-
-def head_prefix(model: DeepGNN) -> str:
-    """Prefix of the parameters that a new number of outputs redraws.
-
-    Examples
-    --------
-    >>> head_prefix(create_model("resgcn", in_feats=2, hidden_feats=2, out_feats=2, num_layers=3))
-    'convs.2.'
-    """
-    return f"convs.{model.num_layers - 1}." if model.head is None else "head."
 
 
 def has_self_loops(graphs: list[AnyGraph]) -> bool:

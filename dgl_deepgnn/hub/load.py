@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dgl_deepgnn.hub.config import head_prefix, load_model, read_any_config
+from dgl_deepgnn.hub.config import load_model, read_any_config
 from dgl_deepgnn.hub.errors import ZooError
 from dgl_deepgnn.hub.huggingface import Repository
 from dgl_deepgnn.hub.index import CONFIG, WEIGHTS
@@ -185,7 +185,7 @@ def from_pretrained(
         model.register_forward_pre_hook(origin.before_call, with_kwargs=True)
     if out_feats is not None:
         warnings.warn(
-            f"{name}: the head ({head_prefix(model)}*) was reset to "
+            f"{name}: the head ({model.head_prefix}*) was reset to "
             f"{counted(out_feats, 'output')} with new weights: train it before use.",
             stacklevel=2,
         )

@@ -240,6 +240,18 @@ class DeepGNN(Pretrained, nn.Module):
             return []
         return list(self.convs[1:-1] if self.head is None else self.convs[1:])  # type: ignore[arg-type]
 
+    @property
+    def head_prefix(self) -> str:
+        """Prefix of the names of the parameters that belong to the number of outputs alone.
+
+        Examples
+        --------
+        >>> from dgl_deepgnn import ResGCN
+        >>> ResGCN(in_feats=2, hidden_feats=2, out_feats=2, num_layers=3).head_prefix
+        'convs.2.'
+        """
+        return f"convs.{self.num_layers - 1}." if self.head is None else "head."
+
     def _branch_scale(self) -> float:
         """Factor tau in front of every branch."""
         branches = self.branches

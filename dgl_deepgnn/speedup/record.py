@@ -112,7 +112,8 @@ def measure_speedup(
     that is missed counts as twice the budget; if all are, the lowest mean loss), and the better of
     an arm's variants likewise. All rates are tried on the first of these seeds, and the grid is
     widened where the best lies on its edge; the best three go on to the other seeds. Learning
-    rates are constant during the trials. No test score is computed but of the reported ones.
+    rates are constant during the trials. No test score is computed but of the reported ones. Of a
+    recipe that fine-tunes, the network is trained anew.
 
     Parameters
     ----------
@@ -151,6 +152,8 @@ def measure_speedup(
     """
     if not isinstance(recipe, Recipe):
         recipe = load_recipe(recipe)
+    # What is compared is how networks start; one that is fine-tuned has started already.
+    recipe = recipe.model_copy(update={"parent": None})
     target_device = find_device(device)
     data = load_task(recipe, allow_code)
     # On the CPU like the labels; whatever is wrong with the recipe shows before the folder is made.

@@ -26,6 +26,7 @@ from dgl_deepgnn.nn import MODELS, DeepGNN, create_model
 from dgl_deepgnn.optim import param_groups
 from dgl_deepgnn.recipe import ModelSection, OptimizerSection, Recipe
 from dgl_deepgnn.training.batches import Batch, Batches
+from dgl_deepgnn.training.parent import body_of, start_from
 from dgl_deepgnn.training.part import Evaluation, Part, PartBatches
 from dgl_deepgnn.training.processes import ONE, Processes
 
@@ -133,7 +134,10 @@ class Trainer:
         self.target = data.target
         torch.manual_seed(seed)
         # Drawn on the CPU, so that a seed means the same weights on every device.
-        self.model = build_model(recipe.model, data).to(device)
+        model = build_model(recipe.model, data)
+        if recipe.parent is not None:
+            start_from(model, recipe.parent)
+        self.model = model.to(device)
         self.order = torch.Generator().manual_seed(seed)
         split = seed % len(data.splits)
         batching = recipe.training.batching
@@ -148,7 +152,8 @@ class Trainer:
             weights = class_weights(labels, data.target, data.num_outputs).to(device)
         self.loss = loss_function(data.target, weights)
         self._class_weight = weights
-        self.optimizer = make_optimizer(recipe.optimizer, self.model)
+        rate = 1.0 if recipe.parent is None else recipe.parent.body_rate
+        self.optimizer = make_optimizer(recipe.optimizer, self.model, rate)
         self._rates = [group["lr"] for group in self.optimizer.param_groups]
         per_epoch = self.batches.steps_per_epoch
         self.total_steps = recipe.training.steps or per_epoch * (recipe.training.epochs or 0)
@@ -323,8 +328,13 @@ class Trainer:
         self.epoch, self.step = counters["epoch"], counters["step"]
 
 
-def make_optimizer(section: OptimizerSection, model: DeepGNN) -> torch.optim.Optimizer:
-    """Optimizer with weight decay by parameter group: the branches, and the two ends."""
+def make_optimizer(
+    section: OptimizerSection, model: DeepGNN, body_rate: float = 1.0
+) -> torch.optim.Optimizer:
+    """Optimizer with weight decay by parameter group: the branches, and the two ends.
+
+    `body_rate` is the learning rate of all but the head over that of the head.
+    """
     branches = {id(p) for conv in model.convs[1:-1] for p in conv.parameters()}
     parameters = dict(model.named_parameters())
     decay = section.weight_decay
@@ -340,13 +350,15 @@ def make_optimizer(section: OptimizerSection, model: DeepGNN) -> torch.optim.Opt
         )
     else:
         groups = [
-            {"params": some, "weight_decay": amount}
+            {"params": some, "lr": section.lr, "weight_decay": amount}
             for some, amount in (
                 ([p for p in parameters.values() if id(p) in branches], decay.branches),
                 ([p for p in parameters.values() if id(p) not in branches], decay.ends),
             )
             if some
         ]
+    if body_rate != 1:
+        groups = _slower_body(groups, model, body_rate)
     if section.name == "sgd":
         return torch.optim.SGD(groups, lr=section.lr, momentum=section.momentum)
     kind = torch.optim.Adam if section.name == "adam" else torch.optim.AdamW
@@ -360,6 +372,20 @@ def make_optimizer(section: OptimizerSection, model: DeepGNN) -> torch.optim.Opt
         return make(fused=True)
     except RuntimeError:  # before PyTorch 2.4 on a CPU
         return make(fused=False)
+
+
+def _slower_body(groups: list[dict[str, Any]], model: DeepGNN, rate: float) -> list[dict[str, Any]]:
+    inside = body_of(model)
+    body = {id(parameter) for name, parameter in model.named_parameters() if name in inside}
+    split = []
+    for group in groups:
+        kept = [p for p in group["params"] if id(p) in body and p.requires_grad]
+        new = [p for p in group["params"] if id(p) not in body]
+        split += [
+            {**group, "params": kept, "lr": group["lr"] * rate},
+            {**group, "params": new},
+        ]
+    return [group for group in split if group["params"]]
 
 
 def score(
