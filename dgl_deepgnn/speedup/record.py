@@ -418,9 +418,12 @@ class _Trials:
                 **({"final": finals[arm]} if finals else {}),
             }
         baselines = [arm for arm in (STOCK, USUAL, NORMALIZED) if arm in arms]
-        # How long an arm has tried that never got there.
+        # How long the budget takes an arm that never gets there; one that has diverged at once
+        # has no time of its own.
+        spent = {arm: [s for trial in trials[arm] for s in trial.seconds] for arm in arms}
         tried = {
-            arm: float(np.median([sum(trial.seconds) for trial in trials[arm]])) for arm in arms
+            arm: budget * float(np.median(seconds or spent[PRINCIPLED] or [0.0]))
+            for arm, seconds in spent.items()
         }
         return {
             "recipe": self.folder.recipe.title,

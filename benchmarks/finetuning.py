@@ -1,0 +1,142 @@
+"""Fine-tuning beside training anew, on few labels: ``finetuning.md``.
+
+    python -m benchmarks.finetuning [--events 5 10] [--seeds 5]
+
+The parent is the published resgcn32.tracks; the data is of another detector: a weaker field and
+five times the noise. Every arm has its own learning rate, the best of three by validation on seeds
+that are not reported; test scores are computed of the reported ones alone. Each seed has collisions
+of its own. Trainings are kept, one by one, in ``finetuning.jsonl``, so that it can be stopped at any
+time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.cost.report import table
+from dgl_deepgnn.data import load_data
+from dgl_deepgnn.files import write_text
+from dgl_deepgnn.hub.finetuning import finetuning_recipe
+from dgl_deepgnn.training.trainer import DivergenceError, Trainer, is_better
+from dgl_deepgnn.wording import counted
+
+ROWS = Path(__file__).parent / "finetuning.jsonl"
+PARENT = "resgcn32.tracks"
+DETECTOR = {"field": 2.0, "noise": 0.5}
+ARMS = {"trained anew": None, "fine-tuned": 0.1, "fine-tuned, one rate": 1.0, "frozen": 0.0}
+RATES = (0.003, 0.01, 0.03)
+TUNING = (1000, 1001)
+EPOCHS = 30
+
+
+def train(arm: str, events: int, rate: float, seed: int) -> dict[str, Any]:
+    """Validation and test score of the best epoch by validation; None if it diverged."""
+    options = {**DETECTOR, "events": events, "seed": 10_000 + seed}
+    body_rate = ARMS[arm]
+    recipe = finetuning_recipe(
+        PARENT,
+        "tracks",
+        options=options,
+        body_rate=1.0 if body_rate is None else body_rate,
+        overrides={"training.epochs": EPOCHS, "optimizer.lr": rate},
+    )
+    if body_rate is None:
+        recipe = recipe.model_copy(update={"parent": None})
+    data = load_data("tracks", **recipe.data.options)
+    trainer = Trainer(recipe, data, seed)
+    best: dict[str, Any] = {"val": None}
+    reported = ["val"] if seed in TUNING else ["val", "test"]
+    try:
+        while trainer.epoch < trainer.total_epochs:
+            trainer.run_epoch()
+            scores = trainer.evaluate(reported)
+            if is_better(data.target, scores["val"], best["val"]):
+                best = scores
+    except DivergenceError:
+        best = {"val": None}
+    found = {part: facts and facts["roc_auc"] for part, facts in best.items()}
+    return {"arm": arm, "events": events, "rate": rate, "seed": seed, **found}
+
+
+class Rows:
+    """Trainings by what they are of; those that there are not yet are made."""
+
+    def __init__(self) -> None:
+        lines = ROWS.read_text().splitlines() if ROWS.exists() else []
+        self.rows = {self._key(row): row for row in map(json.loads, lines)}
+
+    def get(self, *key: Any) -> dict[str, Any]:
+        """Row of arm, events, rate and seed."""
+        if key not in self.rows:
+            self.rows[key] = train(*key)
+            with open(ROWS, "a", encoding="utf-8") as file:
+                file.write(json.dumps(self.rows[key]) + "\n")
+        return self.rows[key]
+
+    def rate(self, arm: str, events: int) -> float:
+        """An arm's learning rate."""
+        return max(
+            RATES,
+            key=lambda rate: np.mean(
+                [self.get(arm, events, rate, seed)["val"] or 0.0 for seed in TUNING]
+            ),
+        )
+
+    @staticmethod
+    def _key(row: dict[str, Any]) -> tuple[Any, ...]:
+        return row["arm"], row["events"], row["rate"], row["seed"]
+
+
+def report(rows: Rows, events: list[int], seeds: int) -> str:
+    """Markdown: a row an arm and number of collisions."""
+    lines = []
+    for count in events:
+        for arm in ARMS:
+            rate = rows.rate(arm, count)
+            scores = [rows.get(arm, count, rate, seed).get("test") for seed in range(seeds)]
+            found = [score for score in scores if score is not None]
+            cells = (
+                [f"{np.mean(found):.4f}", f"{np.std(found, ddof=1):.4f}"] if found else ["-"] * 2
+            )
+            lines.append([str(count), str(round(0.6 * count)), arm, f"{rate:g}", *cells])
+    header = ["collisions", "of them for training", "arm", "learning rate"]
+    header += ["test ROC AUC, mean", "standard deviation"]
+    return (
+        "\n".join(
+            [
+                "# Fine-tuning on few labels",
+                "",
+                "Made by `python -m benchmarks.finetuning`.",
+                "",
+                f"The published {PARENT} (a field of 3 T, a tenth of noise) on a detector of "
+                f"{DETECTOR['field']:g} T and {DETECTOR['noise']:g} noise hits a particle hit, beside "
+                f"the same network trained anew. {EPOCHS} epochs, the best of them by validation; "
+                f"{counted(seeds, 'seed')}, each with collisions of its own; learning rates the best "
+                f"of {', '.join(f'{rate:g}' for rate in RATES)} by validation on "
+                f"{counted(len(TUNING), 'other seed')}.",
+                "",
+                *table(header, lines),
+            ]
+        )
+        + "\n"
+    )
+
+
+def main() -> None:
+    """Make what is missing, and the report."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--events", type=int, nargs="*", default=[5, 10])
+    parser.add_argument("--seeds", type=int, default=5)
+    arguments = parser.parse_args()
+    text = report(Rows(), arguments.events, arguments.seeds)
+    write_text(ROWS.with_suffix(".md"), text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
