@@ -5,8 +5,7 @@
 The parent is the published resgcn32.tracks; the data is of another detector: a weaker field and
 five times the noise. Every arm has its own learning rate, the best of three by validation on seeds
 that are not reported; test scores are computed of the reported ones alone. Each seed has collisions
-of its own. Trainings are kept, one by one, in ``finetuning.jsonl``, so that it can be stopped at any
-time.
+of its own. Trainings are kept, one by one, in ``finetuning.jsonl``: it can be stopped at any time.
 """
 
 from __future__ import annotations
@@ -106,25 +105,21 @@ def report(rows: Rows, events: list[int], seeds: int) -> str:
             lines.append([str(count), str(round(0.6 * count)), arm, f"{rate:g}", *cells])
     header = ["collisions", "of them for training", "arm", "learning rate"]
     header += ["test ROC AUC, mean", "standard deviation"]
-    return (
-        "\n".join(
-            [
-                "# Fine-tuning on few labels",
-                "",
-                "Made by `python -m benchmarks.finetuning`.",
-                "",
-                f"The published {PARENT} (a field of 3 T, a tenth of noise) on a detector of "
-                f"{DETECTOR['field']:g} T and {DETECTOR['noise']:g} noise hits a particle hit, beside "
-                f"the same network trained anew. {EPOCHS} epochs, the best of them by validation; "
-                f"{counted(seeds, 'seed')}, each with collisions of its own; learning rates the best "
-                f"of {', '.join(f'{rate:g}' for rate in RATES)} by validation on "
-                f"{counted(len(TUNING), 'other seed')}.",
-                "",
-                *table(header, lines),
-            ]
-        )
-        + "\n"
-    )
+    page = [
+        "# Fine-tuning on few labels",
+        "",
+        "Made by `python -m benchmarks.finetuning`.",
+        "",
+        f"The published {PARENT} (a field of 3 T, a tenth of noise) on a detector of "
+        f"{DETECTOR['field']:g} T and {DETECTOR['noise']:g} noise hits a particle hit, beside the "
+        f"same network trained anew. {EPOCHS} epochs, the best of them by validation; "
+        f"{counted(seeds, 'seed')}, each with collisions of its own; learning rates the best of "
+        f"{', '.join(f'{rate:g}' for rate in RATES)} by validation on "
+        f"{counted(len(TUNING), 'other seed')}.",
+        "",
+        *table(header, lines),
+    ]
+    return "\n".join(page) + "\n"
 
 
 def main() -> None:

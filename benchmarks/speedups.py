@@ -1,4 +1,4 @@
-"""Table of the early-training speed-ups, ``docs/speedups.md``.
+"""Table of the early-training speed-ups, ``docs/speedups.md``, and the lines on them in README.
 
     python benchmarks/speedups.py [FOLDER ...]
 
@@ -10,6 +10,7 @@ there.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -37,6 +38,7 @@ from dgl_deepgnn.wording import counted
 RESAMPLES = 10_000
 RECORDS = Path(__file__).parent / "speedups"
 TABLE = Path(__file__).parent.parent / "docs" / "speedups.md"
+README = Path(__file__).parent.parent / "README.md"
 
 BASELINES = (STOCK, USUAL, NORMALIZED)
 
@@ -173,6 +175,16 @@ def page(records: list[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def with_summary(readme: str, records: list[dict[str, Any]]) -> str:
+    """README, its lines on usual practice made anew."""
+    for base in (USUAL, NORMALIZED):
+        line = summary(records, base)
+        if line:
+            pattern = rf"\*\*The median speed-up over {re.escape(base)}.*"
+            readme = re.sub(pattern, lambda _, line=line: line, readme)
+    return readme
+
+
 def main() -> None:
     """Take records in, and write everything anew."""
     RECORDS.mkdir(exist_ok=True)
@@ -184,6 +196,7 @@ def main() -> None:
         (RECORDS / f"{record['recipe']}.csv").write_text(speedup_csv(record))
         plot_speedup(RECORDS / f"{record['recipe']}.png", record)
     TABLE.write_text(page(records))
+    README.write_text(with_summary(README.read_text("utf-8"), records))
     print(f"{TABLE}: {len(records)} recipes")
 
 

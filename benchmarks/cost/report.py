@@ -61,6 +61,8 @@ Other questions have tables and commands of their own:
   [docs/hooks.md](../docs/hooks.md) (`python -m benchmarks.hooks.table`);
 - [one_line_fix.md](one_line_fix.md): one stack of DGL's layers trained before and after `critical_`
   (`python benchmarks/one_line_fix.py`);
+- [finetuning.md](finetuning.md): a published model fine-tuned on few labels, beside training anew
+  (`python -m benchmarks.finetuning`);
 - [edges.md](edges.md): the scale of deep networks that read edge features or relations, beside
   DGL's layers (`python -m benchmarks.edges`);
 - [scale.md](scale.md): a million nodes: seconds and memory of every stage, their growth, and

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from benchmarks.speedups import RECORDS, TABLE, page, summary
+from benchmarks.speedups import README, RECORDS, TABLE, page, summary, with_summary
 
 
 def record(recipe: str, *ratios: tuple[float, float, float] | None) -> dict[str, Any]:
@@ -44,3 +44,8 @@ def test_one_line_of_deep_recipes() -> None:
 def test_the_page_is_that_of_the_records() -> None:
     records = [json.loads(file.read_text("utf-8")) for file in sorted(RECORDS.glob("*.json"))]
     assert TABLE.read_text("utf-8") == page(records)
+    readme = README.read_text("utf-8")
+    assert readme == with_summary(readme, records)
+    for base in ("usual practice", "batch normalization"):
+        line = summary(records, base)
+        assert line is None or line in readme
