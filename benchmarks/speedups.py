@@ -181,7 +181,7 @@ def with_summary(readme: str, records: list[dict[str, Any]]) -> str:
         line = summary(records, base)
         if line:
             pattern = rf"\*\*The median speed-up over {re.escape(base)}.*"
-            readme = re.sub(pattern, lambda _, line=line: line, readme)
+            readme = re.sub(pattern, line.replace("\\", r"\\"), readme)
     return readme
 
 
