@@ -21,11 +21,8 @@ from typing import Any
 import numpy as np
 
 from dgl_deepgnn.recipe import load_recipe
+from dgl_deepgnn.speedup.arms import NORMALIZED, PRINCIPLED, STOCK, USUAL
 from dgl_deepgnn.speedup.report import (
-    NORMALIZED,
-    PRINCIPLED,
-    STOCK,
-    USUAL,
     describe_ratio,
     describe_score,
     describe_target,

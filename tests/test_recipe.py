@@ -575,3 +575,13 @@ def test_options_of_a_model_that_extends_another(monkeypatch: pytest.MonkeyPatch
     assert made.options == {"gain": 2.0, "norm": "right"}
     with pytest.raises(ValidationError, match="Did you mean 'gain'"):
         ModelSection.model_validate({"name": "extended", "options": {"gian": 2}})
+
+
+def test_the_older_selection_seed_is_read(small: Path) -> None:
+    """Its default, and that of the rates beside it, were written out: they are today's now."""
+    today = load_recipe(small).speedup
+    older = {"speedup.selection_seed": 1000, "speedup.learning_rates": [1e-4, 1e-3, 1e-2]}
+    assert load_recipe(small, older).speedup == today
+    assert load_recipe(small, {"speedup.selection_seed": 7}).speedup.selection_seeds == [7]
+    kept = load_recipe(small, {"speedup.selection_seed": 7, "speedup.learning_rates": [0.5]})
+    assert kept.speedup.learning_rates == [0.5]

@@ -33,8 +33,9 @@ anything was run; no test score is computed.
   {LEAST_CAP:g} s (while tuning, the fastest run so far; afterwards the best median of tuning).
   `> X`: not reached within X s. Such runs are counted as longer than all others, never left out;
   a ratio with `>` is a lower bound.
-- Ours are the packaged recipes by the package's own trainer, without the decay of the learning rate
-  towards an end that is not known here, and with the constant rate that was tuned as the others'.
+- Ours are the packaged recipes, but for what their sections name, by the package's own trainer,
+  without the decay of the learning rate towards an end that is not known here, and with the
+  constant rate that was tuned as the others'.
 - Peers have the settings that were published, the same by either library's layers, and a constant
   learning rate. The optimizer is PyTorch's fused Adam everywhere. PyTorch Geometric reads one large
   graph as a sparse matrix, its fastest form. GCNII's weights are drawn as its authors draw them,
@@ -174,8 +175,8 @@ def describe_ours(task: Task) -> str:
         what += f", batches of {recipe.training.batching.size}"
     if recipe.schedule.warmup_steps:
         what += f", warm-up of {counted(recipe.schedule.warmup_steps, 'step')}"
-    if "data.name" in task.changes:
-        what += f", on {task.changes['data.name']}"
+    for key, value in task.changes.items():
+        what += f", on {value}" if key == "data.name" else f", `{key}` {value}"
     return what
 
 

@@ -158,6 +158,8 @@ TASKS: dict[str, Task] = {
         metric="accuracy",
         targets=(0.75, 0.78),
         recipe="resgcn16.pubmed",
+        # As the recipe was when this was measured.
+        changes={"data.options.features": "none", "optimizer.weight_decay.ends": 0.0005},
         peers=(
             *_both("GCN2Conv", 16, 256, 0.5, **_PUBMED),
             # Not published so, but a quarter of the width is no merit of ours.

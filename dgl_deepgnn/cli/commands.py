@@ -220,7 +220,7 @@ def speedup_command(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Record the early-training speed-up of a recipe: stock, usual practice, principled."""
+    """Record the early-training speed-up of a recipe over stock layers and usual practice."""
     loaded, output = recipe_and_folder(recipe, overrides, output, resume)
     with resumable("speedup", "trial"):
         path, result = measure_speedup(

@@ -13,7 +13,13 @@ from dgl_deepgnn.data.task_data import ROWS, TaskData
 from dgl_deepgnn.graph import AnyGraph
 from dgl_deepgnn.wording import fixed
 
-__all__ = ["FEATURE_TRANSFORMS", "apply_scaling", "far_outside", "transform_features"]
+__all__ = [
+    "FEATURE_TRANSFORMS",
+    "SCALED",
+    "apply_scaling",
+    "far_outside",
+    "transform_features",
+]
 
 SCALED = ("standardize", "rescale", "rescale-nonzero")
 """Those that subtract a mean and divide by a scale, one number a column."""

@@ -46,8 +46,9 @@ from dgl_deepgnn.hub.origin import check_fingerprint, load_trained_data
 from dgl_deepgnn.hub.published import SPEEDUP, read_record
 from dgl_deepgnn.hub.store import INDEX, OLD, FolderZoo, open_zoo
 from dgl_deepgnn.recipe import Recipe, list_recipes, load_recipe
+from dgl_deepgnn.speedup.arms import PRINCIPLED
 from dgl_deepgnn.speedup.comparison import Comparison
-from dgl_deepgnn.speedup.report import PRINCIPLED, plot_speedup, speedup_csv
+from dgl_deepgnn.speedup.report import plot_speedup, speedup_csv
 from dgl_deepgnn.training.folder import ModelBuilt, RunFolder, Summary
 from dgl_deepgnn.training.run import load_task, plot_run, summarize
 

@@ -1,7 +1,8 @@
 """Early-training speed-up: arms x seeds, each arm with its own best learning rate."""
 
+from dgl_deepgnn.speedup.arms import arms_of
 from dgl_deepgnn.speedup.comparison import compare_steps, steps_to_target
-from dgl_deepgnn.speedup.record import arms_of, measure_speedup
+from dgl_deepgnn.speedup.record import measure_speedup
 from dgl_deepgnn.speedup.report import describe_ratio, describe_speedup
 
 __all__ = [

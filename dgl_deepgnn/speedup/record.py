@@ -19,69 +19,19 @@ from dgl_deepgnn.errors import DGLError, UserError
 from dgl_deepgnn.files import new_folder, write_text
 from dgl_deepgnn.progress import Progress
 from dgl_deepgnn.recipe import Recipe, load_recipe
+from dgl_deepgnn.speedup.arms import NORMALIZED, PRINCIPLED, STOCK, USUAL, arms_of
 from dgl_deepgnn.speedup.comparison import Trial, compare_steps, steps_to_target
-from dgl_deepgnn.speedup.report import (
-    NORMALIZED,
-    PRINCIPLED,
-    STOCK,
-    USUAL,
-    plot_speedup,
-    speedup_csv,
-)
+from dgl_deepgnn.speedup.report import plot_speedup, speedup_csv
 from dgl_deepgnn.training.folder import RunFolder
 from dgl_deepgnn.training.run import load_task
 from dgl_deepgnn.training.trainer import DivergenceError, Step, Trainer, find_device, is_better
 
-__all__ = ["arms_of", "chance_loss", "measure_speedup"]
+__all__ = ["chance_loss", "measure_speedup"]
 
 MAX_WIDENINGS = 3
 """How often the grid of learning rates is widened at most."""
 FINALISTS = 3
 """Learning rates, of all variants of an arm, that go on to the second held-back seed."""
-
-
-def arms_of(recipe: Recipe, ablation: bool = False) -> dict[str, list[dict[str, Any]]]:
-    """What each arm changes in the recipe's model, in one or more variants.
-
-    Parameters
-    ----------
-    recipe : Recipe
-        Its model is the principled arm.
-    ablation : bool
-        All eight combinations of the three principles, beside the usual practice.
-
-    Returns
-    -------
-    dict of str to list of dict
-        Settings of ``model`` by the arm's name. Usual practice, and the same with batch
-        normalization, have two variants: the output layer as it is drawn, or started at zero.
-
-    Examples
-    --------
-    >>> from dgl_deepgnn.recipe import load_recipe
-    >>> list(arms_of(load_recipe("resgcn64.digits")))
-    ['stock', 'usual practice', 'batch normalization', 'principled']
-    """
-    model = recipe.model
-    plain_output = {key: v for key, v in model.options.items() if key != "output_gain"}
-    outputs = [plain_output, {**plain_output, "output_gain": 0.0}]
-    off = {"init": "glorot", "t": 1.0, "residual": None, "options": plain_output}
-    on = {key: getattr(model, key) for key in off}
-    plain = {**off, "residual": "plain"}
-    arms: dict[str, list[dict[str, Any]]] = {STOCK: [off]}
-    for name, norm_layer in ((USUAL, "none"), (NORMALIZED, "batch")):
-        arms[name] = [{**plain, "norm_layer": norm_layer, "options": some} for some in outputs]
-    if model.options.get("checkpoint"):  # which batch normalization does not go with
-        del arms[NORMALIZED]
-    if ablation:
-        words = {"init": "init", "t": "aggregation", "residual": "residual"}
-        for mask in range(1, 7):
-            chosen = [key for bit, key in enumerate(words) if mask >> bit & 1]
-            arms[" + ".join(words[key] for key in chosen)] = [
-                {**off, **{key: on[key] for key in chosen}}
-            ]
-    arms[PRINCIPLED] = [on]
-    return arms
 
 
 def chance_loss(data: TaskData, loss: Callable[[Tensor, Tensor], Tensor]) -> float:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from dgl_deepgnn.files import write_figure
+from dgl_deepgnn.speedup.arms import PRINCIPLED
 from dgl_deepgnn.wording import counted, fixed, plotted
 
 __all__ = [
@@ -23,11 +24,6 @@ __all__ = [
     "plot_speedup",
     "speedup_csv",
 ]
-
-STOCK = "stock"
-USUAL = "usual practice"
-NORMALIZED = "batch normalization"
-PRINCIPLED = "principled"
 
 
 def describe_ratio(ratio: dict[str, Any]) -> str:

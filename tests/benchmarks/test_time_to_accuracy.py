@@ -22,7 +22,7 @@ from benchmarks.time_to_accuracy.networks import build
 from benchmarks.time_to_accuracy.plan import RATES, SEEDS, TUNING_SEEDS, best_rate, run_task
 from benchmarks.time_to_accuracy.plot import plot
 from benchmarks.time_to_accuracy.race import race
-from benchmarks.time_to_accuracy.report import report
+from benchmarks.time_to_accuracy.report import describe_ours, report
 from benchmarks.time_to_accuracy.results import Results, Row
 from benchmarks.time_to_accuracy.standing import Standing, spread
 from benchmarks.time_to_accuracy.tasks import OURS, TASKS, Peer, Task
@@ -277,7 +277,7 @@ def test_rows_are_saved_one_by_one_and_replaced_alone(
 
 def test_our_arm_is_the_recipe_but_for_its_end() -> None:
     for task in TASKS.values():
-        ours, recipe = our_recipe(task, 0.02), load_recipe(task.recipe)
+        ours, recipe = our_recipe(task, 0.02), load_recipe(task.recipe, task.changes)
         assert ours.model == recipe.model
         assert ours.optimizer == recipe.optimizer.model_copy(update={"lr": 0.02})
         assert ours.training.batching == recipe.training.batching
@@ -285,6 +285,12 @@ def test_our_arm_is_the_recipe_but_for_its_end() -> None:
         assert ours.data.name == task.data
         assert task.targets[0] < task.targets[1]
         assert list(task.contenders) == [OURS, *(peer.name for peer in task.peers)]
+    # Nothing else is changed, and the page names it.
+    assert {name: set(task.changes) for name, task in TASKS.items() if task.changes} == {
+        "pubmed": {"data.options.features", "optimizer.weight_decay.ends"},
+        "tolokers": {"data.name"},
+    }
+    assert "`optimizer.weight_decay.ends` 0.0005" in describe_ours(TASKS["pubmed"])
 
 
 def needs(library: str) -> None:

@@ -343,6 +343,28 @@ def test_scale_does_not_depend_on_depth(family: str, residual: str) -> None:
     assert max(gradients) < 5 * min(gradients)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("head", ["node", "graph", "edge"])
+@pytest.mark.parametrize("init", ["critical", "glorot"])
+@pytest.mark.parametrize("norm_layer", ["none", "batch"])
+def test_output_gain_scales_the_first_scores_and_nothing_else(
+    batch: DGLGraph, family: str, head: str, init: str, norm_layer: str
+) -> None:
+    feat = torch.randn(batch.num_nodes(), 3, generator=torch.Generator().manual_seed(0))
+    models, scores = [], []
+    for gain in (1.0, 0.1, 0.0):
+        torch.manual_seed(0)
+        options = {"head": head, "init": init, "norm_layer": norm_layer, "output_gain": gain}
+        models.append(build(family, 3, 4, 2, num_layers=4, residual="scaled", **options).eval())
+        scores.append(models[-1](batch, feat))
+    assert scores[0].abs().max() > 1e-3
+    assert torch.allclose(scores[1], 0.1 * scores[0], rtol=1e-4, atol=1e-6)
+    assert not scores[2].any()
+    prefix = models[0].head_prefix
+    for name, weight in models[0].state_dict().items():
+        assert name.startswith(prefix) or torch.equal(weight, models[1].state_dict()[name])
+
+
 def test_weights_follow_the_seed() -> None:
     def draw(seed: int) -> list[Tensor]:
         torch.manual_seed(seed)

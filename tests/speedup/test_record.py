@@ -21,8 +21,9 @@ from dgl_deepgnn.data import load_data
 from dgl_deepgnn.errors import UserError
 from dgl_deepgnn.recipe import Recipe
 from dgl_deepgnn.speedup import record
+from dgl_deepgnn.speedup.arms import arms_of
 from dgl_deepgnn.speedup.comparison import Trial, compare_steps, steps_to_target
-from dgl_deepgnn.speedup.record import arms_of, chance_loss, measure_speedup
+from dgl_deepgnn.speedup.record import chance_loss, measure_speedup
 from dgl_deepgnn.training import train
 from dgl_deepgnn.training.trainer import DivergenceError, Trainer
 
