@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from dgl_deepgnn.recipe import load_recipe
-from dgl_deepgnn.speedup.arms import NORMALIZED, PRINCIPLED, STOCK, USUAL
+from dgl_deepgnn.speedup.arms import COMBINED, NORMALIZED, PRINCIPLED, STOCK, USUAL
 from dgl_deepgnn.speedup.report import (
     describe_ratio,
     describe_score,
@@ -38,19 +38,23 @@ TABLE = Path(__file__).parent.parent / "docs" / "speedups.md"
 README = Path(__file__).parent.parent / "README.md"
 
 BASELINES = (STOCK, USUAL, NORMALIZED)
+ARMS = (*BASELINES, PRINCIPLED, COMBINED)
+BOTH = f"{NORMALIZED} in both"
+"""The recipe with batch normalization over usual practice with it."""
 
 INTRODUCTION = """\
 # Early-training speed-ups
 
 How many optimizer steps a deep network needs to a target training loss: **stock** (DGL's layers
 as they are: Glorot, fixed operator, no residual connections), **usual practice** (the same with
-plain residual connections), the same with **batch normalization**, and **principled** (the
-recipe). Same data, features, splits, width, depth, optimizer, batch order and seeds. Of usual
-practice, with and without batch normalization, the better of two starts is taken: the output layer
-as it is drawn, or at zero. Every arm has its own learning rate of one grid, widened where the best
-lies on its edge, chosen on three seeds that are not reported, of which no test score is computed:
-the one with the fewest steps to both targets. A target counts as reached when the loss stays there
-for three steps. Targets are shares of the loss of a uniform guess.
+plain residual connections), the same with **batch normalization**, **principled** (the recipe), and
+the recipe with batch normalization, where it has none. Same data, features, splits, width, depth,
+optimizer, batch order and seeds. Of usual practice, and of both arms with batch normalization, the
+better of two starts is taken: the output layer as it is drawn, or at zero. Every arm has its own
+learning rate of one grid, widened where the best lies on its edge, chosen on three seeds that are
+not reported, of which no test score is computed: the one with the fewest steps to both targets. A
+target counts as reached when the loss stays there for three steps. Targets are shares of the loss
+of a uniform guess.
 
 Steps are medians over the seeds; speed-ups are ratios of medians with a bootstrap 95 % interval, in
 steps, and on the clock. `>` marks an arm that does not get there within the budget, and a speed-up
@@ -68,11 +72,17 @@ apart, usual practice with the recipe's normalization, its output layer as it is
 
 
 def of_arms(record: dict[str, Any], describe: Callable[[dict[str, Any]], str]) -> str:
-    """Something of every arm, those of the older protocol without batch normalization."""
+    """Something of every arm; ``-`` of one that the record does not have."""
     arms = record["arms"]
-    return " / ".join(
-        describe(arms[arm]) if arm in arms else "-" for arm in (*BASELINES, PRINCIPLED)
-    )
+    return " / ".join(describe(arms[arm]) if arm in arms else "-" for arm in ARMS)
+
+
+def pair_of(record: dict[str, Any], base: str) -> str:
+    """The comparison with an arm, or with the same normalization in both, as records call it."""
+    if base != BOTH:
+        return f"{PRINCIPLED} vs {base}"
+    own = load_recipe(record["recipe"]).model.norm_layer == "batch"
+    return f"{PRINCIPLED if own else COMBINED} vs {NORMALIZED}"
 
 
 def _steps(facts: dict[str, Any], index: int, budget: int) -> str:
@@ -87,7 +97,7 @@ def rows(record: dict[str, Any]) -> list[list[str]]:
     for index, share in enumerate(record["target_shares"]):
         ratios = [
             describe_ratio(record["speedups"][pair][index]) if pair in record["speedups"] else "-"
-            for pair in (f"{PRINCIPLED} vs {arm}" for arm in BASELINES)
+            for pair in (pair_of(record, base) for base in (*BASELINES, BOTH))
         ]
         clock = record.get("wall_clock", {}).get(f"{PRINCIPLED} vs {USUAL}")
         trained = all("final" in facts for facts in record["arms"].values())
@@ -124,11 +134,10 @@ def unhelped(records: list[dict[str, Any]]) -> list[str]:
 
 def summary(records: list[dict[str, Any]], base: str, least: int = 0) -> str | None:
     """One line: the median speed-up over an arm, of recipes with so many layers at least."""
-    pair = f"{PRINCIPLED} vs {base}"
     found = [
-        [ratio for ratio in record["speedups"][pair] if ratio["ratio"] is not None]
+        [ratio for ratio in record["speedups"].get(pair_of(record, base), []) if ratio["ratio"]]
         for record in records
-        if pair in record["speedups"] and load_recipe(record["recipe"]).model.num_layers >= least
+        if load_recipe(record["recipe"]).model.num_layers >= least
     ]
     found = [ratios for ratios in found if ratios]
     if not found:
@@ -143,8 +152,9 @@ def summary(records: list[dict[str, Any]], base: str, least: int = 0) -> str | N
     faster = sum(ratio["low"] > 1 for ratio in flat)
     slower = sum(ratio["high"] < 1 for ratio in flat)
     depth = f" of at least {least} layers" if least else ""
+    over = f"with {BOTH}" if base == BOTH else f"over {base}"
     return (
-        f"**The median speed-up over {base}, of {counted(len(found), 'recipe')}{depth} and "
+        f"**The median speed-up {over}, of {counted(len(found), 'recipe')}{depth} and "
         f"{len(flat)} targets, is {middle:.1f} ({low:.1f} to {high:.1f})**; the lower end of the "
         f"interval is above 1 for {faster} of them, the upper end below 1 for {slower}."
     )
@@ -152,9 +162,10 @@ def summary(records: list[dict[str, Any]], base: str, least: int = 0) -> str | N
 
 def page(records: list[dict[str, Any]]) -> str:
     """The whole page."""
-    arms = " / ".join((*BASELINES, PRINCIPLED))
+    arms = " / ".join(ARMS)
     header = ["recipe", "layers x width", "target", f"steps: {arms}"]
     header += [f"speed-up over {arm}" for arm in BASELINES]
+    header += [f"with {BOTH}"]
     header += [f"over {USUAL}, on the clock", "score", "score in the end", "seeds"]
     table = [header, ["---"] * len(header), *(row for record in records for row in rows(record))]
     older = [record["recipe"] for record in records if "selection_seeds" not in record]
@@ -166,7 +177,7 @@ def page(records: list[dict[str, Any]]) -> str:
     lines += ["Medians over recipes and targets, with a bootstrap 95 % interval over recipes.", ""]
     lines += [
         f"- {line}"
-        for base, least in ((USUAL, 0), (USUAL, 64), (NORMALIZED, 0), (STOCK, 0))
+        for base, least in ((USUAL, 0), (USUAL, 64), (NORMALIZED, 0), (BOTH, 0), (STOCK, 0))
         if (line := summary(records, base, least))
     ]
     return "\n".join(lines) + "\n"
@@ -174,10 +185,10 @@ def page(records: list[dict[str, Any]]) -> str:
 
 def with_summary(readme: str, records: list[dict[str, Any]]) -> str:
     """README, its lines on usual practice made anew."""
-    for base in (USUAL, NORMALIZED):
+    for base in (USUAL, NORMALIZED, BOTH):
         line = summary(records, base)
         if line:
-            pattern = rf"\*\*The median speed-up over {re.escape(base)}.*"
+            pattern = rf"\*\*The median speed-up (?:over|with) {re.escape(base)}, .*"
             readme = re.sub(pattern, line.replace("\\", r"\\"), readme)
     return readme
 

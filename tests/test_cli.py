@@ -165,7 +165,8 @@ def test_speedup(command: Any, small: Path, tmp_path: Path) -> None:
     lines = result.out.splitlines()
     assert lines[0].split()[:2] == ["arm", "lr"]
     arms = ["stock", "usual practice", "batch normalization", "principled"]
-    assert [line.split("  ")[0] for line in lines[1:5]] == arms
+    arms += ["principled + batch normalization"]
+    assert [line.split("  ")[0] for line in lines[1:6]] == arms
     assert "Table and plot: runs/small.speedup" in result.out
     folder = tmp_path / "runs" / "small.speedup"
     for name in ("speedup.json", "speedup.csv", "speedup.png", "recipe.yaml"):
@@ -181,7 +182,7 @@ def test_speedup(command: Any, small: Path, tmp_path: Path) -> None:
     assert [file.stat().st_mtime_ns for file in sorted((folder / "trials").iterdir())] == before
 
     ablation = command("speedup", "--resume", folder, "--ablation", "--json")
-    assert ablation.code == 0 and len(json.loads(ablation.out)["arms"]) == 10
+    assert ablation.code == 0 and len(json.loads(ablation.out)["arms"]) == 11
 
 
 @pytest.mark.parametrize("name", ["train", "speedup"])
@@ -391,3 +392,20 @@ def test_errors_name_pages_that_there_are() -> None:
     with pytest.raises(UserError) as raised:
         load_recipe_data("python:mine:load", {})
     assert raised.value.page == "docs/trust.md"
+
+
+def test_init(command: Any, tmp_path: Path) -> None:
+    result = command("init", "--data", "digits", "--option", "neighbors=6")
+    assert result.code == 0
+    assert "Train: dgl-deepgnn train resgcn16.digits.yaml" in result.out
+    recipe = load_recipe(tmp_path / "resgcn16.digits.yaml")
+    assert recipe.data.options == {"neighbors": 6}
+    again = command("init", "--data", "digits")
+    assert again.code == 2 and "never overwritten" in again.err
+    wrong = command("init", "--data", "digits", "--output", "mine.txt")
+    assert wrong.code == 2 and "ends in .yaml" in wrong.err
+    shown = command("init", "--data", "digits", "--output", "mine.yaml", "--json")
+    content = json.loads(shown.out)
+    assert content["recipe"] == "mine.yaml" and "20 labels a class" in str(content["reasons"])
+    trained = command("train", "mine.yaml", "--epochs", 1, "--num-layers", 2, "--seeds", 0)
+    assert trained.code == 0

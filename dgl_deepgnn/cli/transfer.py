@@ -1,4 +1,4 @@
-"""What carries over to larger networks, tune and check, and to other data, finetune."""
+"""What carries over to larger networks, tune and check, and to your data, init and finetune."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ from dgl_deepgnn.cli.commands import (
 )
 from dgl_deepgnn.cli.zoo import Name, Zoo
 from dgl_deepgnn.errors import UserError
-from dgl_deepgnn.files import make_folder, new_folder, write_json
+from dgl_deepgnn.files import make_folder, new_folder, write_json, write_text
 from dgl_deepgnn.hub import finetune
 from dgl_deepgnn.recipe import load_recipe, parse_override
 from dgl_deepgnn.training.checking import check_recipe
+from dgl_deepgnn.training.proposing import propose_recipe
 from dgl_deepgnn.training.tuning import tune
 from dgl_deepgnn.wording import counted
 
@@ -105,17 +106,46 @@ def _sizes(name: str, text: str) -> list[int]:
         ) from None
 
 
+Data = Annotated[
+    str, typer.Option(help="What to train on: file:graphs.bin, csv:FOLDER, tu:NAME, ... Trusted.")
+]
+DataOptions = Annotated[
+    list[str] | None,
+    typer.Option("--option", help="Option of that data, e.g. --option seed=1. Repeatable."),
+]
+
+
+@app.command("init")
+def init_command(
+    data: Data,
+    options: DataOptions = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="File to write, not there yet; by default named after the data."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a first recipe for your data, and say why it is as it is."""
+    proposal = propose_recipe(data, dict(parse_override(t, "--option") for t in options or []))
+    path = output or Path(f"{proposal.name}.yaml")
+    if path.suffix not in (".yaml", ".yml"):
+        raise UserError(f"--output {path}: a recipe's name ends in .yaml.")
+    if path.exists() or path.is_symlink():
+        raise UserError(f"{path} exists and is never overwritten. Give another --output.")
+    text = proposal.to_yaml()
+    write_text(path, text)
+    show(
+        f"{text}\nWritten: {path}\nTrain: dgl-deepgnn train {path}",
+        {"recipe": str(path), "facts": proposal.facts, "reasons": proposal.reasons},
+        as_json,
+    )
+
+
 @app.command("finetune")
 def finetune_command(
     name: Name,
-    data: Annotated[
-        str,
-        typer.Option(help="What to train on: file:graphs.bin, csv:FOLDER, tu:NAME, ... Trusted."),
-    ],
-    options: Annotated[
-        list[str] | None,
-        typer.Option("--option", help="Option of that data, e.g. --option seed=1. Repeatable."),
-    ] = None,
+    data: Data,
+    options: DataOptions = None,
     zoo: Zoo = None,
     body_rate: Annotated[
         float,

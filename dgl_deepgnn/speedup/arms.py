@@ -6,12 +6,13 @@ from typing import Any
 
 from dgl_deepgnn.recipe import Recipe
 
-__all__ = ["NORMALIZED", "PRINCIPLED", "STOCK", "USUAL", "arms_of"]
+__all__ = ["COMBINED", "NORMALIZED", "PRINCIPLED", "STOCK", "USUAL", "arms_of"]
 
 STOCK = "stock"
 USUAL = "usual practice"
 NORMALIZED = "batch normalization"
 PRINCIPLED = "principled"
+COMBINED = "principled + batch normalization"
 
 
 def arms_of(recipe: Recipe, ablation: bool = False) -> dict[str, list[dict[str, Any]]]:
@@ -20,21 +21,22 @@ def arms_of(recipe: Recipe, ablation: bool = False) -> dict[str, list[dict[str, 
     Parameters
     ----------
     recipe : Recipe
-        Its model is the principled arm.
+        Its model is the principled arm, and with batch normalization the last one, unless it has
+        that already.
     ablation : bool
         All eight combinations of the three principles, beside the usual practice.
 
     Returns
     -------
     dict of str to list of dict
-        Settings of ``model`` by the arm's name. Usual practice, and the same with batch
+        Settings of ``model`` by the arm's name. Usual practice, and the arms with batch
         normalization, have two variants: the output layer as it is drawn, or started at zero.
 
     Examples
     --------
     >>> from dgl_deepgnn.recipe import load_recipe
     >>> list(arms_of(load_recipe("resgcn64.digits")))
-    ['stock', 'usual practice', 'batch normalization', 'principled']
+    ['stock', 'usual practice', 'batch normalization', 'principled', 'principled + batch ...']
     """
     model = recipe.model
     plain_output = {key: v for key, v in model.options.items() if key != "output_gain"}
@@ -55,4 +57,7 @@ def arms_of(recipe: Recipe, ablation: bool = False) -> dict[str, list[dict[str, 
                 {**off, **{key: on[key] for key in chosen}}
             ]
     arms[PRINCIPLED] = [on]
+    if NORMALIZED in arms and model.norm_layer != "batch":
+        outputs = [model.options, {**model.options, "output_gain": 0.0}]
+        arms[COMBINED] = [{**on, "norm_layer": "batch", "options": some} for some in outputs]
     return arms

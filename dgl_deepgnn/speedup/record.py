@@ -19,7 +19,7 @@ from dgl_deepgnn.errors import DGLError, UserError
 from dgl_deepgnn.files import new_folder, write_text
 from dgl_deepgnn.progress import Progress
 from dgl_deepgnn.recipe import Recipe, load_recipe
-from dgl_deepgnn.speedup.arms import NORMALIZED, PRINCIPLED, STOCK, USUAL, arms_of
+from dgl_deepgnn.speedup.arms import COMBINED, NORMALIZED, PRINCIPLED, STOCK, USUAL, arms_of
 from dgl_deepgnn.speedup.comparison import Trial, compare_steps, steps_to_target
 from dgl_deepgnn.speedup.report import plot_speedup, speedup_csv
 from dgl_deepgnn.training.folder import RunFolder
@@ -368,6 +368,8 @@ class _Trials:
                 **({"final": finals[arm]} if finals else {}),
             }
         baselines = [arm for arm in (STOCK, USUAL, NORMALIZED) if arm in arms]
+        pairs = [(PRINCIPLED, base) for base in baselines]
+        pairs += [(COMBINED, NORMALIZED)] if COMBINED in arms else []
         # How long the budget takes an arm that never gets there; one that has diverged at once
         # has no time of its own.
         spent = {arm: [s for trial in trials[arm] for s in trial.seconds] for arm in arms}
@@ -386,13 +388,11 @@ class _Trials:
             "metric": main_metric(self.data.target)[0],
             "arms": arms,
             "speedups": {
-                f"{PRINCIPLED} vs {base}": [
+                f"{ours} vs {base}": [
                     compare_steps(slow, fast, budget)
-                    for slow, fast in zip(
-                        arms[base]["steps"], arms[PRINCIPLED]["steps"], strict=True
-                    )
+                    for slow, fast in zip(arms[base]["steps"], arms[ours]["steps"], strict=True)
                 ]
-                for base in baselines
+                for ours, base in pairs
             },
             "wall_clock": {
                 f"{PRINCIPLED} vs {base}": [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from benchmarks.speedups import README, RECORDS, TABLE, page, summary, with_summary
+from benchmarks.speedups import BOTH, README, RECORDS, TABLE, page, summary, with_summary
 
 
 def record(recipe: str, *ratios: tuple[float, float, float] | None) -> dict[str, Any]:
@@ -41,11 +41,28 @@ def test_one_line_of_deep_recipes() -> None:
     assert summary(RECORDS_BY_HAND, "batch normalization") is None
 
 
+def test_one_line_with_the_same_normalization_in_both() -> None:
+    """Of a recipe that has batch normalization itself, the recipe; of others, that with it."""
+    ratio = {"ratio": 1.5, "low": 1.2, "high": 2.0, "bound": None}
+    pairs = ("principled", "principled + batch normalization")
+    named = {
+        f"{arm} vs batch normalization": [{**ratio, "ratio": number}]
+        for arm, number in zip(pairs, (3.0, 1.5), strict=True)
+    }
+    plain = {"recipe": "resgcn64.digits", "speedups": named}
+    own = {"recipe": "resgin16.mutag", "speedups": {next(iter(named)): [{**ratio, "ratio": 0.5}]}}
+    line = summary([plain, own], BOTH)
+    assert line is not None
+    assert "with batch normalization in both, of 2 recipes and 2 targets, is 1.0 (" in line
+    line = summary([plain, own], "batch normalization")
+    assert line is not None and "2 targets, is 1.8 (" in line
+
+
 def test_the_page_is_that_of_the_records() -> None:
     records = [json.loads(file.read_text("utf-8")) for file in sorted(RECORDS.glob("*.json"))]
     assert TABLE.read_text("utf-8") == page(records)
     readme = README.read_text("utf-8")
     assert readme == with_summary(readme, records)
-    for base in ("usual practice", "batch normalization"):
+    for base in ("usual practice", "batch normalization", BOTH):
         line = summary(records, base)
         assert line is None or line in readme

@@ -147,17 +147,24 @@ def test_arms() -> None:
     assert arms["principled"] == [
         {"init": "critical", "t": "per-depth:2", "residual": "scaled", "options": options}
     ]
-    assert list(arms) == ["stock", "usual practice", "batch normalization", "principled"]
+    both = "principled + batch normalization"
+    assert list(arms) == ["stock", "usual practice", "batch normalization", "principled", both]
+    on = {**arms["principled"][0], "norm_layer": "batch"}
+    assert arms[both] == [on, {**on, "options": {**options, "output_gain": 0.0}}]
     assert arms_of(recipe())["batch normalization"] == usual("batch")
     assert arms_of(recipe(model={"norm_layer": "batch"}))["usual practice"] == usual("none")
     # Which batch normalization does not go with.
-    assert "batch normalization" not in arms_of(recipe(model={"options": {"checkpoint": True}}))
+    bare = arms_of(recipe(model={"options": {"checkpoint": True}}))
+    assert list(bare) == ["stock", "usual practice", "principled"]
+    # Where the recipe has it, there is nothing to add.
+    assert list(arms_of(recipe(model={"norm_layer": "batch"})))[-1] == "principled"
 
 
 def test_ablation_has_all_eight_combinations() -> None:
     arms = arms_of(recipe(), ablation=True)
     assert arms.pop("usual practice") == usual("none")
     assert arms.pop("batch normalization") == usual("batch")
+    del arms["principled + batch normalization"]
     wanted = itertools.product(("glorot", "critical"), (1.0, 0.5), (None, "fixup"))
     assert all(len(some) == 1 for some in arms.values())
     got = [(arm["init"], arm["t"], arm["residual"]) for (arm,) in arms.values()]
@@ -255,6 +262,7 @@ def test_record(tmp_path: Path, faked: Any) -> None:
             "usual practice": [8, 6, 7],
             "batch normalization": [4, 4, 4],
             "principled": [2, 4, 3],
+            "principled + batch normalization": [2, 2, 2],
         }
         if "zero" in arm:
             return reach(10)
@@ -263,12 +271,13 @@ def test_record(tmp_path: Path, faked: Any) -> None:
     made = faked(outcome)
     result = measure(tmp_path / "r")
     # Learning rates on the held-back seeds, the reported seeds with the chosen one only.
-    variants = [*result["arms"], "usual practice from zero", "batch normalization from zero"]
+    two = ["usual practice", "batch normalization", "principled + batch normalization"]
+    variants = [*result["arms"], *(f"{arm} from zero" for arm in two)]
     assert {(arm, seed) for arm, rate, seed in made if rate != 0.01} == {
         (arm, 1000) for arm in variants
     }
     # One rate alone reaches the targets: the other held-back seeds have nothing to decide.
-    assert len(made) == len(set(made)) == 6 * 3 + 4 * 3
+    assert len(made) == len(set(made)) == 8 * 3 + 5 * 3
     assert result["selection_seeds"] == [1000, 1001, 1002]
     assert result["seeds"] == [0, 1, 2] and result["budget"] == 10
     assert result["targets"] == pytest.approx([0.5 * math.log(2), 0.1 * math.log(2)], abs=1e-6)
@@ -287,13 +296,16 @@ def test_record(tmp_path: Path, faked: Any) -> None:
     assert stock[0]["ratio"] == pytest.approx(10 / 3) and stock[0]["bound"] == "lower"
     assert plain[0]["ratio"] == pytest.approx(7 / 3) and plain[0]["bound"] is None
     assert normalized[0]["ratio"] == pytest.approx(4 / 3)
+    both = result["speedups"]["principled + batch normalization vs batch normalization"]
+    assert both[0]["ratio"] == pytest.approx(4 / 2)
     # A quarter of a second each: of the clock the ratios are the same.
-    assert result["wall_clock"] == result["speedups"]
+    of_steps = {pair: some for pair, some in result["speedups"].items() if "+" not in pair}
+    assert result["wall_clock"] == of_steps
     written = json.loads((tmp_path / "r" / "speedup.json").read_text())
     assert len(written.pop("checksum")) == 64 and written == result
 
     rows = list(csv.DictReader((tmp_path / "r" / "speedup.csv").open()))
-    assert len(rows) == 12
+    assert len(rows) == 15
     first, second = "50%_of_chance", "10%_of_chance"
     for row in rows:
         index = [0, 1, 2].index(int(row["seed"]))
@@ -420,6 +432,7 @@ class Killed(BaseException):
 def test_resume_keeps_finished_trials(tmp_path: Path, faked: Any) -> None:
     def good(arm: str, rate: float, seed: int) -> list[float]:
         steps = {"stock": 7, "usual practice": 5, "batch normalization": 4, "principled": 2}
+        steps["principled + batch normalization"] = 1
         return reach(steps[arm.removesuffix(" from zero")] + seed % 2)
 
     whole_trials = list(faked(good))
@@ -443,7 +456,7 @@ def test_resume_keeps_finished_trials(tmp_path: Path, faked: Any) -> None:
     assert result == expected
     assert len(whole_trials) == 0
     # Equal rates: the lowest counts as the best, so one more is tried, which is no better.
-    assert total == 6 * (3 + 1) + 4 * (3 * 2 + 3)
+    assert total == 8 * (3 + 1) + 5 * (3 * 2 + 3)
 
 
 def test_resume_with_ablation_adds_the_other_arms(tmp_path: Path, faked: Any) -> None:
@@ -451,7 +464,7 @@ def test_resume_with_ablation_adds_the_other_arms(tmp_path: Path, faked: Any) ->
     measure(tmp_path / "r")
     made = faked(lambda arm, rate, seed: reach(3))
     result = measure(tmp_path / "r", ablation=True, resume=True)
-    assert len(result["arms"]) == 10
+    assert len(result["arms"]) == 11
     assert not {arm for arm, _, _ in first} & {arm for arm, _, _ in made}
     assert len({arm for arm, _, _ in made}) == 6
 
@@ -559,7 +572,7 @@ def test_an_ablation_is_resumed_as_one(tmp_path: Path, faked: Any) -> None:
     faked(lambda arm, rate, seed: reach(2))
     measure(tmp_path / "r", ablation=True)
     (tmp_path / "r" / "speedup.json").unlink()  # as if killed
-    assert len(measure(tmp_path / "r", resume=True)["arms"]) == 10
+    assert len(measure(tmp_path / "r", resume=True)["arms"]) == 11
 
 
 @pytest.mark.parametrize("kind", [str, Path])

@@ -1,0 +1,281 @@
+"""A first recipe for one's own data: what is seen in it, and what follows."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from dgl_deepgnn.data import TaskData, load_data
+from dgl_deepgnn.data.catalog import find_loader
+from dgl_deepgnn.recipe import load_recipe
+from dgl_deepgnn.wording import counted
+
+__all__ = ["Proposal", "propose_recipe"]
+
+FEW_LABELS = 30
+"""Training nodes a class up to which labels are few."""
+HOMOPHILOUS = 0.5
+"""Share of edges within a class from which neighbours are taken for alike."""
+SPARSE = 0.8
+"""Share of zeros from which features are taken for a bag of words."""
+MANY_EDGES = 5_000_000
+"""Edges of one graph beyond which it is trained on in parts."""
+PART_NODES = 2_000
+STEPS = 2_000
+"""Training steps on many graphs, about."""
+RARE = 0.05
+FEW_SHOT = {
+    "model.name": "resgcn",
+    "model.residual": "initial",
+    "model.norm_layer": "none",
+    "model.dropout": 0.6,
+    "optimizer.weight_decay": {"branches": 0.1, "ends": 0.005},
+    "optimizer.clip_norm": None,
+    "schedule.name": "none",
+    "schedule.warmup_steps": 0,
+    "training.epochs": 400,
+    "training.patience": 100,
+    "training.evaluate_every": 2,
+}
+"""Of the recipes of citation graphs."""
+
+
+@dataclass
+class Proposal:
+    """A recipe's keys in which it differs from the template, each with its reason."""
+
+    name: str
+    template: str
+    facts: str
+    """The data in one line."""
+    data: dict[str, Any]
+    changes: dict[str, Any] = field(default_factory=dict)
+    """Values by dotted key."""
+    reasons: dict[str, str] = field(default_factory=dict)
+    """By section and key, such as ``model.name``, in front of which they stand."""
+
+    def to_yaml(self) -> str:
+        """The recipe as a file, with the reasons as comments.
+
+        Examples
+        --------
+        >>> print(propose_recipe("digits").to_yaml())
+        # digits: 1,797 nodes, 21,655 edges, 64 features; node multiclass, 10 classes; ...
+        name: resgcn16.digits
+        ...
+        """
+        lines = [f"# {line}" for line in _wrapped(self.facts)]
+        lines += [f"name: {self.name}", f"extends: {self.template}"]
+        tree: dict[str, dict[str, Any]] = {"data": self.data}
+        for dotted_key, value in self.changes.items():
+            section, key, *inner = dotted_key.split(".")
+            mine = tree.setdefault(section, {})
+            if inner:
+                mine.setdefault(key, {})[inner[0]] = value
+            else:
+                mine[key] = value
+        for section, content in tree.items():
+            lines.append(f"{section}:")
+            for key, value in content.items():
+                reason = self.reasons.get(f"{section}.{key}", "")
+                lines += [f"  # {line}" for line in _wrapped(reason)]
+                style = None if isinstance(value, dict) else False
+                dumped = yaml.safe_dump({key: value}, sort_keys=False, default_flow_style=style)
+                lines += [f"  {line}" for line in dumped.splitlines()]
+        return "\n".join(lines) + "\n"
+
+    def change(self, reason: str, changes: Mapping[str, Any]) -> None:
+        """Set dotted keys for one reason."""
+        self.changes |= changes
+        first = next(iter(changes))
+        self.reasons[".".join(first.split(".")[:2])] = reason
+
+
+def propose_recipe(data: str, options: Mapping[str, Any] | None = None) -> Proposal:
+    """Look at data and fill in a template: what network, of what scale, trained how.
+
+    Only features, edges and the labels of the training part are looked at.
+
+    Parameters
+    ----------
+    data : str
+        Name of the data set, as in :func:`dgl_deepgnn.load_data`. It is trusted, even to run code.
+    options : mapping, optional
+        Of the data set.
+
+    Returns
+    -------
+    Proposal
+        With `to_yaml`; the recipe is checked.
+
+    Raises
+    ------
+    DGLError
+        If the data is absent or unfit.
+
+    Examples
+    --------
+    >>> proposal = propose_recipe("tracks")
+    >>> proposal.template, proposal.name
+    ('template.edge', 'resgraphsage16.tracks')
+    """
+    given = dict(options or {})
+    own = find_loader(data)[0].features == "none"
+    task = load_data(data, **given)
+    template = f"template.{task.level}"
+    counts = [int(task.splits[0][part].sum()) for part in ("train", "val", "test")]
+    balance, per_class = _classes(task)
+    alike = _homophily(task)
+    section: dict[str, Any] = {"name": data}
+    if given:
+        section["options"] = given
+    found = Proposal("", template, _facts(task, counts, balance, alike), section)
+
+    if own and "features" not in given:
+        how, reason = _scaling(task)
+        section["options"] = {**given, "features": how}
+        found.reasons["data.options"] = reason
+    if _relational(task):
+        found.change(
+            "Nodes and edges of several types: one matrix for every relation.",
+            {"model.name": "resrgcn", "model.t": "per-depth:8"},
+        )
+    elif (
+        task.level == "node"
+        and per_class is not None
+        and per_class <= FEW_LABELS
+        and (alike is None or alike >= HOMOPHILOUS)
+    ):
+        found.change(
+            f"{counted(per_class, 'label')} a class in the median: the settings of the citation "
+            "graphs, which hold on to the first layer's features and decay all weights.",
+            FEW_SHOT,
+        )
+    if task.edge_feats and task.level != "edge" and not _relational(task):
+        found.change(
+            "Edges have features: messages read them.", {"model.options.edge_messages": True}
+        )
+    _set_length(found, task)
+    if task.target == "multiclass" and balance is not None and balance < RARE:
+        found.change(
+            f"The rarest class has {balance:.1%} of the training items. `balanced` weighs all "
+            "classes alike: better for it, worse for accuracy.",
+            {"training.class_weights": "none"},
+        )
+    model = load_recipe(template, {"data": section, **found.changes}).model
+    found.name = f"{model.name}{model.num_layers}.{_slug(data)}"
+    return found
+
+
+def _set_length(found: Proposal, task: TaskData) -> None:
+    """Epochs and batches by the size of the data."""
+    graphs = len(task.graphs)
+    in_training = _training_graphs(task)
+    if graphs > 1 and in_training > 1:
+        size = 32 if task.level == "graph" else 4
+        size = max(1, min(size, in_training // 4))
+        epochs = min(200, max(20, round(STEPS * size / in_training)))
+        found.change(
+            f"{counted(in_training, 'graph')} to train on: about {STEPS:,} steps, but 20 to 200 "
+            "epochs.",
+            {
+                "training.epochs": epochs,
+                "training.batching.kind": "graphs",
+                "training.batching.size": size,
+            },
+        )
+    elif task.graphs[0].num_edges() > MANY_EDGES:
+        parts = max(20, task.graphs[0].num_nodes() // PART_NODES)
+        found.change(
+            "Too large for one step: clusters of METIS, ten a step, and validation within a memory "
+            "that is bounded.",
+            {
+                "training.epochs": 30,
+                "training.evaluate_every": 1,
+                "training.batching.kind": "clusters",
+                "training.batching.parts": parts,
+                "training.batching.size": 10,
+                "training.batching.memory": "4GB",
+            },
+        )
+
+
+def _facts(task: TaskData, counts: list[int], balance: float | None, alike: float | None) -> str:
+    nodes = sum(graph.num_nodes() for graph in task.graphs)
+    edges = sum(graph.num_edges() for graph in task.graphs)
+    size = f"{nodes:,} nodes, {edges:,} edges, {task.in_feats} features"
+    if len(task.graphs) > 1:
+        size = f"{len(task.graphs):,} graphs, {size}"
+    parts = [f"{task.name}: {size}", f"{task.level} {task.target}"]
+    if task.target == "multiclass":
+        parts[-1] += f", {task.num_outputs} classes"
+    if balance is not None:
+        parts.append(f"rarest class {balance:.1%} of the training part")
+    if alike is not None:
+        parts.append(f"{alike:.0%} of the edges between training nodes join equal labels")
+    parts.append("train/val/test {:,}/{:,}/{:,}".format(*counts))
+    return "; ".join(parts) + "."
+
+
+def _classes(task: TaskData) -> tuple[float | None, int | None]:
+    """Share of the rarest class in the training part, and the median number of its items."""
+    if task.target not in ("multiclass", "binary"):
+        return None, None
+    labels = task.labels[task.splits[0]["train"]]
+    classes = 2 if task.target == "binary" else task.num_outputs
+    counts = torch.bincount(labels, minlength=classes)
+    return float(counts.min() / counts.sum()), int(counts.median())
+
+
+def _homophily(task: TaskData) -> float | None:
+    """Share of edges between training nodes, loops aside, within a class; None for too few."""
+    if task.level != "node" or task.target not in ("multiclass", "binary"):
+        return None
+    same = both = offset = 0
+    for graph in task.graphs:
+        source, target = (end + offset for end in graph.edges())
+        mask = task.splits[0]["train"]
+        known = mask[source] & mask[target] & (source != target)
+        same += int((task.labels[source[known]] == task.labels[target[known]]).sum())
+        both += int(known.sum())
+        offset += graph.num_nodes()
+    return same / both if both >= 20 else None
+
+
+def _scaling(task: TaskData) -> tuple[str, str]:
+    """How to scale features that are as the user saved them, and why."""
+    feats = [graph.ndata["feat"] for graph in task.graphs]
+    zeros = sum(int((feat == 0).sum()) for feat in feats) / sum(feat.numel() for feat in feats)
+    if zeros >= SPARSE:
+        return "rescale-nonzero", (
+            f"{zeros:.0%} of the features are zero, which a mean would fill: divided by one number."
+        )
+    return (
+        "standardize",
+        "Every column with mean 0 and variance 1, for columns may differ in scale.",
+    )
+
+
+def _relational(task: TaskData) -> bool:
+    preparation = task.info.get("preparation") or {}
+    return bool(task.info.get("relations") or preparation.get("relations"))
+
+
+def _training_graphs(task: TaskData) -> int:
+    chunks = task.splits[0]["train"].split(task.items_per_graph)
+    return sum(bool(chunk.any()) for chunk in chunks)
+
+
+def _wrapped(text: str) -> list[str]:
+    return textwrap.wrap(text, 90)
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_]+", "-", Path(name.rpartition(":")[2]).stem).strip("-") or "data"

@@ -1,0 +1,190 @@
+"""First recipes for one's own data: what is seen in it, and that they train."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import dgl
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dgl_deepgnn.data import TaskData, load_data
+from dgl_deepgnn.errors import DGLError
+from dgl_deepgnn.graph import make_graph
+from dgl_deepgnn.recipe import Recipe, load_recipe
+from dgl_deepgnn.training import Trainer, proposing
+from dgl_deepgnn.training.proposing import propose_recipe
+
+
+def node_graph(nodes: int = 200, feat: torch.Tensor | None = None) -> dgl.DGLGraph:
+    torch.manual_seed(0)
+    ends = torch.randint(0, nodes, (2, 4 * nodes))
+    graph = dgl.graph((ends[0], ends[1]), num_nodes=nodes)
+    graph.ndata["feat"] = torch.randn(nodes, 5) * 30 if feat is None else feat
+    graph.ndata["label"] = torch.arange(nodes) % 3
+    return graph
+
+
+@pytest.fixture
+def save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.chdir(tmp_path)
+
+    def save(graphs: list[dgl.DGLGraph], **labels: torch.Tensor) -> str:
+        dgl.save_graphs("mine.bin", graphs, labels)
+        return "file:mine.bin"
+
+    return save
+
+
+def recipe_of(data: str, **options: Any) -> Recipe:
+    """Through a file, as a user has it."""
+    proposal = propose_recipe(data, options)
+    Path("proposed.yaml").write_text(proposal.to_yaml(), "utf-8")
+    return load_recipe("proposed.yaml")
+
+
+def takes_a_step(recipe: Recipe) -> None:
+    small = {"num_layers": 3, "hidden_feats": 4}
+    recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update=small)})
+    trainer = Trainer(recipe, load_data(recipe.data.name, **recipe.data.options), seed=0)
+    assert 0 < trainer.run_epoch()[0].loss < 100
+
+
+def test_nodes(save: Any) -> None:
+    recipe = recipe_of(save([node_graph()]))
+    assert recipe.name == "resgraphsage16.mine"
+    assert recipe.data.options == {"features": "standardize"}
+    # Labels at random: a third of the edges joins equal ones, though there are few of them.
+    assert recipe.model == load_recipe("template.node").model
+    takes_a_step(recipe)
+
+
+def test_bag_of_words_with_few_labels(save: Any) -> None:
+    graph = node_graph(feat=(torch.rand(200, 40) < 0.1).float())
+    recipe = recipe_of(save([graph]))
+    assert recipe.data.options == {"features": "rescale-nonzero"}
+    # 120 training nodes of three classes are more than a few.
+    assert recipe.model.residual == "fixup"
+    mask = torch.zeros(200, dtype=torch.bool)
+    for part, low, high in (("train", 0, 60), ("val", 60, 100), ("test", 100, 200)):
+        graph.ndata[f"{part}_mask"] = mask.clone().index_fill(0, torch.arange(low, high), True)
+    sage = recipe_of(save([graph]))
+    assert sage.model.name == "resgraphsage"  # too many edges join unlike ones
+    alike = dgl.graph((torch.arange(197), torch.arange(3, 200)), num_nodes=200)
+    alike.ndata.update(graph.ndata)
+    recipe = recipe_of(save([alike]))
+    assert (recipe.model.name, recipe.model.residual) == ("resgcn", "initial")
+    assert recipe.optimizer.weight_decay.branches == 0.1
+    takes_a_step(recipe)
+
+
+def test_a_scaling_of_ones_own_stays(save: Any) -> None:
+    assert recipe_of(save([node_graph()]), features="none").data.options == {"features": "none"}
+    assert "features" not in recipe_of("digits").data.options  # its loader knows better
+
+
+def test_graphs_with_edge_features(save: Any) -> None:
+    graphs = []
+    for index in range(50):
+        graph = dgl.rand_graph(6, 12)
+        graph.ndata["feat"] = torch.randn(6, 2) + index
+        graph.edata["bond"] = torch.randn(12, 3)
+        graphs.append(graph)
+    recipe = recipe_of(save(graphs, label=torch.arange(50) % 2), edge_feats="bond")
+    assert recipe.model.name == "resgin" and recipe.model.options["edge_messages"] is True
+    assert recipe.model.options["readout"] == "sum"  # the template's options stay
+    assert recipe.training.batching.model_dump(exclude_defaults=True) == {
+        "kind": "graphs",
+        "size": 30 // 4,
+    }
+    assert recipe.training.epochs == 200  # 2000 steps would be 467
+    takes_a_step(recipe)
+
+
+def test_relations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    recipe = recipe_of("opinions")
+    assert recipe.model.name == "resrgcn"
+    takes_a_step(recipe)
+
+
+def test_own_relations(save: Any) -> None:
+    ends = torch.randint(0, 40, (2, 120))
+    graph = dgl.heterograph(
+        {("a", "to", "b"): (ends[0], ends[1]), ("b", "back", "a"): (ends[1], ends[0])},
+        num_nodes_dict={"a": 40, "b": 40},
+    )
+    graph.nodes["a"].data["feat"] = torch.randn(40, 3)
+    graph.nodes["b"].data["feat"] = torch.randn(40, 2)
+    graph.nodes["a"].data["label"] = torch.arange(40) % 2
+    recipe = recipe_of(save([graph]))
+    assert recipe.model.name == "resrgcn"
+    takes_a_step(recipe)
+
+
+def test_edges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    recipe = recipe_of("tracks")
+    assert recipe.training.batching.size == 3  # of 12 graphs to train on
+    takes_a_step(recipe)
+
+
+def test_a_large_graph_is_trained_in_parts(save: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proposing, "MANY_EDGES", 500)
+    batching = recipe_of(save([node_graph()])).training.batching
+    assert (batching.kind, batching.parts, batching.size) == ("clusters", 20, 10)
+    assert batching.memory == "4GB"
+
+
+def test_a_rare_class_is_named(save: Any) -> None:
+    graph = node_graph(400)
+    graph.ndata["label"] = (torch.arange(400) % 40 == 0).long() * 2 + torch.arange(400) % 2
+    graph.ndata["label"].clamp_(max=2)
+    text = propose_recipe(save([graph])).to_yaml()
+    assert "# The rarest class has 2.5% of the training items." in text
+    assert "class_weights: none" in text
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10**6))
+def test_homophily_is_that_of_the_training_part(seed: int) -> None:
+    """By an edge-by-edge count, and whatever the labels of the others are."""
+    generator = torch.Generator().manual_seed(seed)
+    graphs, labels = [], torch.randint(0, 3, (40,), generator=generator)
+    for _ in range(2):
+        graph = make_graph(tuple(torch.randint(0, 20, (2, 120), generator=generator)), num_nodes=20)
+        graph.ndata["feat"] = torch.zeros(20, 1)
+        graphs.append(graph)
+    train = torch.rand(40, generator=generator) < 0.5
+    train[0], train[1], train[2] = True, False, False
+    one = torch.arange(40)
+    split = {"train": train, "val": ~train & (one < 21), "test": ~train & (one >= 21)}
+    if not (split["val"].any() and split["test"].any()):
+        return
+    task = TaskData("t", graphs, "node", "multiclass", labels, [split], 3)
+    pairs = [
+        (u + 20 * index, v + 20 * index)
+        for index, graph in enumerate(graphs)
+        for u, v in zip(*(end.tolist() for end in graph.edges()), strict=True)
+        if u != v and train[u + 20 * index] and train[v + 20 * index]
+    ]
+    same = sum(int(labels[u] == labels[v]) for u, v in pairs)
+    expected = same / len(pairs) if len(pairs) >= 20 else None
+    assert proposing._homophily(task) == expected
+    other = labels.where(train, (labels + 1) % 3)
+    moved = TaskData("t", graphs, "node", "multiclass", other, [split], 3)
+    assert proposing._homophily(moved) == expected
+
+
+def test_no_such_data() -> None:
+    with pytest.raises(DGLError, match="does not exist"):
+        propose_recipe("file:absent.bin")
+
+
+@pytest.mark.parametrize("level", ["node", "graph", "edge"])
+def test_templates_are_recipes(level: str) -> None:
+    recipe = load_recipe(f"template.{level}", {"data.name": "digits", "name": "x"})
+    assert recipe.model.num_layers == 16 and recipe.seeds == [0, 1, 2, 3, 4]
