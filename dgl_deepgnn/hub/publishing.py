@@ -46,7 +46,7 @@ from dgl_deepgnn.hub.origin import check_fingerprint, load_trained_data
 from dgl_deepgnn.hub.published import SPEEDUP, read_record
 from dgl_deepgnn.hub.store import INDEX, OLD, FolderZoo, open_zoo
 from dgl_deepgnn.recipe import Recipe, list_recipes, load_recipe
-from dgl_deepgnn.speedup.arms import PRINCIPLED
+from dgl_deepgnn.speedup.arms import COMBINED, PRINCIPLED
 from dgl_deepgnn.speedup.comparison import Comparison
 from dgl_deepgnn.speedup.report import plot_speedup, speedup_csv
 from dgl_deepgnn.training.folder import ModelBuilt, RunFolder, Summary
@@ -238,6 +238,7 @@ def make_entry(folder: Path, config: Config, metrics: dict[str, Any], speedups: 
             speedup={
                 pair.removeprefix(f"{PRINCIPLED} "): Ratio(**ratios[0])
                 for pair, ratios in speedups["speedups"].items()
+                if not pair.startswith(COMBINED)  # not the model that is published
             },
         )
     except ValidationError as error:
