@@ -10,7 +10,9 @@ export DGLBACKEND := pytorch
 # What runs a second time, with imports of DGL blocked.
 WITHOUT_DGL := tests/test_graph.py tests/test_without_dgl.py tests/test_registry.py \
 	tests/test_files.py tests/test_recipe.py tests/test_strict_yaml.py tests/test_wording.py \
-	tests/data/test_embedded.py tests/data/test_hits.py tests/data/test_long_range.py \
+	tests/data/test_eccentricity.py tests/data/test_embedded.py tests/data/test_hits.py \
+	tests/data/test_long_range.py tests/data/test_refinement.py \
+	tests/data/test_ring_transfer.py tests/data/test_road_network.py \
 	tests/data/test_opinions.py tests/data/test_metrics.py tests/data/test_tracks.py \
 	tests/data/test_trust.py tests/operator/test_schedule.py tests/init/test_activation.py \
 	tests/diagnostics/test_verdicts.py tests/training/test_folder.py tests/training/test_plot.py \

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dgl_deepgnn.data import (  # noqa: F401
     dgl_datasets,
+    eccentricity,
     embedded,
     long_range,
     opinions,
+    ring_transfer,
     trackml,
     tracks,
     user,

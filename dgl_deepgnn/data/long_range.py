@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,13 +10,14 @@ from numpy.typing import NDArray
 from scipy.sparse import csgraph, csr_matrix
 
 from dgl_deepgnn.data.catalog import register_dataset
+from dgl_deepgnn.data.refinement import depth_bounds
 from dgl_deepgnn.data.task_data import TaskData
 from dgl_deepgnn.data.transforms import deal_graphs, deal_parts, undirected
 from dgl_deepgnn.errors import DGLError
 from dgl_deepgnn.graph import as_graph
 from dgl_deepgnn.options import Count, Seed
 
-__all__ = ["depth_bounds", "hops_to_nearest", "long_range", "random_tree"]
+__all__ = ["hops_to_nearest", "long_range", "random_tree"]
 
 CHAIN = (8, 24)  # shortest and longest chain between two junctions
 MAX_NODES = 10**8  # of all trees together
@@ -136,58 +136,3 @@ def hops_to_nearest(adjacency: csr_matrix, sources: Sequence[int] | NDArray[np.i
     array([0., 1., 1., 0.])
     """
     return csgraph.dijkstra(adjacency, unweighted=True, indices=sources, min_only=True)
-
-
-def depth_bounds(
-    trees: Sequence[csr_matrix],
-    marks: Sequence[NDArray[np.bool_]],
-    labels: Sequence[NDArray[np.bool_]],
-    most: int,
-) -> list[float]:
-    """Upper bounds on the accuracy of message-passing networks of 0, 1, ..., `most` layers.
-
-    A network of L layers gives equal outputs to nodes that L rounds of colour refinement leave
-    equal (Xu et al., ICLR 2019, lemma 2; Morris et al., AAAI 2019). On the given nodes, it can
-    do no better than to answer each colour with its more frequent label: this is the bound, and
-    it holds whatever the network was trained on.
-
-    Parameters
-    ----------
-    trees : sequence of csr_matrix
-        Symmetric adjacencies (they need not be trees).
-    marks, labels : sequences of bool ndarray, shape (nodes,)
-        First colours, and what is to be predicted.
-    most : int
-        Largest number of layers.
-
-    Returns
-    -------
-    list of float
-        Entry L is the bound for L layers; it never falls.
-
-    Examples
-    --------
-    >>> path = csr_matrix(np.diag(np.ones(3), 1) + np.diag(np.ones(3), -1))
-    >>> marked = np.array([True, False, False, False])
-    >>> depth_bounds([path], [marked], [np.array([True, True, True, False])], 2)
-    [0.75, 1.0, 1.0]
-    """
-    truth = np.concatenate(labels).tolist()
-    neighbors: list[NDArray[np.int32]] = []
-    offset = 0
-    for tree in trees:
-        neighbors += [row + offset for row in np.split(tree.indices, tree.indptr[1:-1])]
-        offset += tree.shape[0]
-    colours = np.concatenate(marks).astype(int).tolist()
-    bounds = []
-    for _ in range(most + 1):
-        total = Counter(colours)
-        hits = Counter(colour for colour, true in zip(colours, truth, strict=True) if true)
-        best = sum(max(hits[colour], total[colour] - hits[colour]) for colour in total)
-        bounds.append(best / len(truth))
-        names: dict[tuple[int, ...], int] = {}
-        colours = [
-            names.setdefault((mine, *sorted(colours[j] for j in near)), len(names))
-            for mine, near in zip(colours, neighbors, strict=True)
-        ]
-    return bounds

@@ -28,6 +28,8 @@ def test_every_required_name_is_listed():
         "karate",
         "csbm",
         "long-range",
+        "ring-transfer",
+        "eccentricity",
         "opinions",
         "cora",
         "citeseer",
@@ -86,7 +88,18 @@ def test_own_loader(registered):
 
 
 @pytest.mark.parametrize(
-    "name", ["digits", "digits-grid", "karate", "csbm", "tracks", "long-range", "opinions"]
+    "name",
+    [
+        "digits",
+        "digits-grid",
+        "karate",
+        "csbm",
+        "tracks",
+        "long-range",
+        "ring-transfer",
+        "eccentricity",
+        "opinions",
+    ],
 )
 def test_embedded_data_are_the_same_twice(name):
     first, second = load_data(name), load_data(name)
@@ -100,7 +113,10 @@ def test_option_of_the_wrong_type_is_named(value: object) -> None:
         load_data("digits", neighbors=value)
 
 
-@pytest.mark.parametrize("name", ["csbm", "tracks", "long-range", "tu:MUTAG"])
+SEEDED = ("csbm", "tracks", "long-range", "ring-transfer", "eccentricity", "tu:MUTAG")
+
+
+@pytest.mark.parametrize("name", SEEDED)
 @pytest.mark.parametrize("value", [-1, 2**32])
 def test_a_seed_out_of_range_is_named(name: str, value: int) -> None:
     with pytest.raises(DGLError, match=rf"{name}.: option 'seed': .*(greater|less).*got {value}"):

@@ -139,7 +139,8 @@ def test_far_outside(sparse):
 
 
 def test_a_data_set_is_not_far_from_itself():
-    for name in ("digits", "csbm", "tracks", "digits-grid", "long-range", "opinions"):
+    embedded = ("digits", "csbm", "tracks", "digits-grid", "long-range", "opinions")
+    for name in (*embedded, "ring-transfer", "eccentricity"):
         data = load_data(name)
         for graph in data.graphs[-20:]:
             assert far_outside(graph.ndata["feat"], data.info["features"]["node"]) is None

@@ -207,6 +207,13 @@ def test_a_recipe_that_could_not_be_read_again_is_not_trained(value: Any) -> Non
         ("long-range", {"num_nodes": 10**12}, "'num_nodes'.*1000000"),
         ("long-range", {"k": 10**12, "num_nodes": 10**6}, "'k'.*1000000"),
         ("long-range", {"graphs": 10**6, "num_nodes": 10**6}, "more than 100,000,000"),
+        ("ring-transfer", {"graphs": 10**12}, "'graphs'.*1000000"),
+        ("ring-transfer", {"graphs": 10**6}, "more than 1,000,000"),
+        ("ring-transfer", {"num_nodes": 10**6}, "num_nodes from 4 to 128"),
+        ("ring-transfer", {"num_classes": 10**6}, "'num_classes'.*100"),
+        ("eccentricity", {"hops": 10**12}, "'hops'.*1000"),
+        ("eccentricity", {"side": 10**12}, "'side'.*100"),
+        ("eccentricity", {"graphs": 10**4, "side": 100}, "more than 100,000"),
         ("digits", {"neighbors": 10**12}, "1 to 1796"),
     ],
 )

@@ -13,7 +13,8 @@ from dgl_deepgnn.data import TaskData, load_data
 from dgl_deepgnn.recipe import list_recipes, load_recipe
 from dgl_deepgnn.training import Trainer
 
-EMBEDDED = ("digits", "digits-grid", "karate", "csbm", "tracks", "long-range", "opinions")
+EMBEDDED = ("digits", "digits-grid", "karate", "csbm", "tracks", "long-range", "ring-transfer")
+EMBEDDED += ("eccentricity", "opinions")
 RECIPES = [name for name in list_recipes() if load_recipe(name).data.name in EMBEDDED]
 
 
