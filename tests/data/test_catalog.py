@@ -113,6 +113,17 @@ def test_option_of_the_wrong_type_is_named(value: object) -> None:
         load_data("digits", neighbors=value)
 
 
+@pytest.mark.parametrize(
+    ("name", "fingerprint"),
+    [
+        ("ring-transfer", "4322683f4a400888d584fac93344b6a459b6a1f290a2420329517892db663321"),
+        ("eccentricity", "4879d9121155ca8abe73b7f401338f17de714491e8ced59b6addff5d72aeec11"),
+    ],
+)
+def test_generated_data_are_the_same_everywhere(name: str, fingerprint: str) -> None:
+    assert load_data(name).fingerprint() == fingerprint
+
+
 SEEDED = ("csbm", "tracks", "long-range", "ring-transfer", "eccentricity", "tu:MUTAG")
 
 
