@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, Protocol
 
 import dgl
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from benchmarks.time_to_accuracy.libraries import LIBRARIES
+from benchmarks.time_to_accuracy.libraries import LIBRARIES, Library
 from benchmarks.time_to_accuracy.networks import build
 from benchmarks.time_to_accuracy.tasks import PATIENT, Peer, Task
 from dgl_deepgnn.data import TaskData, load_data, loss_function
@@ -73,14 +73,24 @@ class PeerTraining:
         Of weights, dropout and the order of batches; it takes the split that ours takes.
     rate : float
         Learning rate.
+    make : callable
+        Builds the network.
     """
 
-    def __init__(self, peer: Peer, metric: str, data: TaskData, seed: int, rate: float) -> None:
+    def __init__(
+        self,
+        peer: Peer,
+        metric: str,
+        data: TaskData,
+        seed: int,
+        rate: float,
+        make: Callable[[Library, int, int, Peer], nn.Module] = build,
+    ) -> None:
         torch.manual_seed(seed)
         self._library, self._metric = LIBRARIES[peer.library], metric
         self._labels, self._masks = data.labels, data.splits[seed % len(data.splits)]
         self._loss = loss_function(data.target)
-        self._model = build(self._library, data.in_feats, data.num_outputs, peer)
+        self._model = make(self._library, data.in_feats, data.num_outputs, peer)
         ends = [p for name, p in self._model.named_parameters() if not name.startswith("convs.")]
         self._optimizer = torch.optim.Adam(
             [
@@ -99,8 +109,8 @@ class PeerTraining:
             self._whole = self._library.whole(graph, peer.network), graph.ndata["feat"]
         else:
             self._items = self._library.items(data.graphs)
-            self._train, val = (self._masks[part].nonzero().flatten() for part in ("train", "val"))
-            self._val = self._library.batch([self._items[index] for index in val.tolist()])
+            self._train = self._masks["train"].nonzero().flatten()
+            self._parts = {"val": self._batch("val")}
 
     def epoch(self) -> None:
         """Train on everything once."""
@@ -113,16 +123,24 @@ class PeerTraining:
             loss.backward()
             self._optimizer.step()
 
-    @torch.no_grad()
     def validate(self) -> float:
-        """Validation score; of several graphs, only those of the validation part are read."""
+        """Validation score."""
+        return _score(self._metric, *self.scores("val"))
+
+    @torch.no_grad()
+    def scores(self, part: str) -> tuple[Tensor, Tensor]:
+        """Scores and labels of a part; of several graphs, only those of the part are read."""
         self._model.eval()
-        labels = self._labels[self._masks["val"]]
+        labels = self._labels[self._masks[part]]
         if self._size is None:
-            scores = self._model(*self._whole)[self._masks["val"]]
-        else:
-            scores = self._model(*self._val)
-        return _score(self._metric, scores, labels)
+            return self._model(*self._whole)[self._masks[part]], labels
+        if part not in self._parts:
+            self._parts[part] = self._batch(part)
+        return self._model(*self._parts[part]), labels
+
+    def _batch(self, part: str) -> tuple[Any, Tensor]:
+        inside = self._masks[part].nonzero().flatten().tolist()
+        return self._library.batch([self._items[index] for index in inside])
 
     def _steps(self) -> Iterator[tuple[tuple[Any, Tensor], Any, Tensor]]:
         """Graph and features, which of the scores count, and their labels."""
