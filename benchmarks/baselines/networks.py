@@ -17,10 +17,21 @@ __all__ = ["GCN", "dropout", "make_network"]
 
 
 def dropout(feat: Tensor, p: float, training: bool) -> Tensor:
-    """What PyTorch's does, whose draws take more than half of GCNII's time on a processor."""
+    """What PyTorch's does, whose draws take more than half of GCNII's time on a processor.
+
+    Of a sparse matrix only what is not zero is drawn, since the rest stays zero.
+    """
     if not training or p == 0:
         return feat
-    return feat * (torch.rand_like(feat) >= p) / (1 - p)
+    if not feat.is_sparse:
+        return feat * (torch.rand_like(feat) >= p) / (1 - p)
+    return torch.sparse_coo_tensor(
+        feat.indices(),
+        dropout(feat.values(), p, training),
+        feat.shape,
+        is_coalesced=True,
+        check_invariants=False,
+    )
 
 
 class _GCNII(GCNII):
@@ -44,24 +55,14 @@ class GCN(nn.Module):
         self.dropout = peer.dropout
         widths = [in_feats, *[peer.width] * (peer.layers - 1), out_feats]
         self.convs = nn.ModuleList(GraphConv(*ends) for ends in pairwise(widths))
-        self._words: tuple[Tensor, ...] = ()
 
     def forward(self, graph: DGLGraph, feat: Tensor) -> Tensor:
-        """Scores of the nodes; the features are the same in every call."""
-        first, *others = self.convs
-        h = first(graph, self._drop_words(feat))
-        for conv in others:
-            h = conv(graph, dropout(torch.relu(h), self.dropout, self.training))
+        """Scores of the nodes."""
+        h = feat
+        for index, conv in enumerate(self.convs):
+            h = torch.relu(h) if index else h
+            h = conv(graph, dropout(h, self.dropout, self.training))
         return h
-
-    def _drop_words(self, feat: Tensor) -> Tensor:
-        """Dropout of a bag of words, most of which are zero and stay so."""
-        if not self.training:
-            return feat
-        self._words = self._words or feat.nonzero(as_tuple=True)
-        dropped = torch.zeros_like(feat)
-        dropped[self._words] = dropout(feat[self._words], self.dropout, True)
-        return dropped
 
 
 def make_network(library: Library, in_feats: int, out_feats: int, peer: Peer) -> nn.Module:

@@ -21,7 +21,7 @@ Row = dict[str, Any]
 
 
 def settings(reference: Reference, candidate: Candidate) -> dict[str, Any]:
-    """All that a row depends on beside task and seed: who changes it trains anew."""
+    """All of a reference that a row depends on: who changes it trains anew."""
     peer = candidate.peer
     facts = {
         "network": peer.network,

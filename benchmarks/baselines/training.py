@@ -35,6 +35,9 @@ class ReferenceTraining(PeerTraining):
         metric, _ = main_metric(data.target)
         super().__init__(candidate.peer, metric, data, seed, candidate.rate, make_network)
         self._target = data.target
+        if candidate.peer.network in ("GraphConv", "GCN2Conv"):
+            graph, words = self._whole
+            self._whole = graph, words.to_sparse()
         self._schedule = torch.optim.lr_scheduler.StepLR(
             self._optimizer, reference.halving or reference.epochs, gamma=0.5
         )
