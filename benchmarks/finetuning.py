@@ -3,7 +3,7 @@
     python -m benchmarks.finetuning [--labels 30 300] [--seeds 5]
 
 The parent is the published resgcn32.tracks; the data is of another detector: a weaker field and
-five times the noise. Every arm has its own learning rate, the best of four by validation on seeds
+five times the noise. Every arm has its own learning rate, the best of five by validation on seeds
 that are not reported; test scores are computed of the reported ones alone. Each seed has collisions
 of its own: three to train on, of which so many candidate edges are labelled, one for validation,
 one for the test. Trainings are kept, one by one, in ``finetuning.jsonl``: it can be stopped at any
@@ -32,7 +32,7 @@ ROWS = Path(__file__).parent / "finetuning.jsonl"
 PARENT = "resgcn32.tracks"
 DETECTOR = {"field": 2.0, "noise": 0.5, "events": 5}
 ARMS = {"trained anew": None, "fine-tuned": 0.1, "fine-tuned, one rate": 1.0, "frozen": 0.0}
-RATES = (0.003, 0.01, 0.03, 0.1)
+RATES = (0.003, 0.01, 0.03, 0.1, 0.3)
 TUNING = (1000, 1001)
 EPOCHS = 30
 

@@ -22,9 +22,11 @@ __all__ = ["Proposal", "propose_recipe"]
 FEW_LABELS = 30
 """Training nodes a class up to which labels are few."""
 HOMOPHILOUS = 0.5
-"""Share of edges within a class from which neighbours are taken for alike."""
+"""From which adjusted homophily (arXiv:2209.06177) neighbours are taken for alike."""
 SPARSE = 0.8
 """Share of zeros from which features are taken for a bag of words."""
+MIN_EDGES = 20
+"""Between training nodes, to say whether they join equal labels."""
 MANY_EDGES = 5_000_000
 """Edges of one graph beyond which it is trained on in parts."""
 PART_NODES = 2_000
@@ -132,11 +134,11 @@ def propose_recipe(data: str, options: Mapping[str, Any] | None = None) -> Propo
     template = f"template.{task.level}"
     counts = [int(task.splits[0][part].sum()) for part in ("train", "val", "test")]
     balance, per_class = _classes(task)
-    alike = _homophily(task)
+    alike, chance = _homophily(task)
     section: dict[str, Any] = {"name": data}
     if given:
         section["options"] = given
-    found = Proposal("", template, _facts(task, counts, balance, alike), section)
+    found = Proposal("", template, _facts(task, counts, balance, alike, chance), section)
 
     if own and "features" not in given:
         how, reason = _scaling(task)
@@ -151,7 +153,7 @@ def propose_recipe(data: str, options: Mapping[str, Any] | None = None) -> Propo
         task.level == "node"
         and per_class is not None
         and per_class <= FEW_LABELS
-        and (alike is None or alike >= HOMOPHILOUS)
+        and (alike is None or alike - chance >= HOMOPHILOUS * (1 - chance))
     ):
         found.change(
             f"{counted(per_class, 'label')} a class in the median: the settings of the citation "
@@ -207,7 +209,9 @@ def _set_length(found: Proposal, task: TaskData) -> None:
         )
 
 
-def _facts(task: TaskData, counts: list[int], balance: float | None, alike: float | None) -> str:
+def _facts(
+    task: TaskData, counts: list[int], balance: float | None, alike: float | None, chance: float
+) -> str:
     nodes = sum(graph.num_nodes() for graph in task.graphs)
     edges = sum(graph.num_edges() for graph in task.graphs)
     size = f"{nodes:,} nodes, {edges:,} edges, {task.in_feats} features"
@@ -219,7 +223,10 @@ def _facts(task: TaskData, counts: list[int], balance: float | None, alike: floa
     if balance is not None:
         parts.append(f"rarest class {balance:.1%} of the training part")
     if alike is not None:
-        parts.append(f"{alike:.0%} of the edges between training nodes join equal labels")
+        parts.append(
+            f"{alike:.0%} of the edges between training nodes join equal labels, "
+            f"{chance:.0%} would by chance"
+        )
     parts.append("train/val/test {:,}/{:,}/{:,}".format(*counts))
     return "; ".join(parts) + "."
 
@@ -234,10 +241,10 @@ def _classes(task: TaskData) -> tuple[float | None, int | None]:
     return float(counts.min() / counts.sum()), int(counts.median())
 
 
-def _homophily(task: TaskData) -> float | None:
-    """Share of edges between training nodes, loops aside, within a class; None for too few."""
+def _homophily(task: TaskData) -> tuple[float | None, float]:
+    """Share of edges between training nodes within a class (None: too few), and that by chance."""
     if task.level != "node" or task.target not in ("multiclass", "binary"):
-        return None
+        return None, 0.0
     same = both = offset = 0
     for graph in task.graphs:
         source, target = (end + offset for end in graph.edges())
@@ -246,7 +253,9 @@ def _homophily(task: TaskData) -> float | None:
         same += int((task.labels[source[known]] == task.labels[target[known]]).sum())
         both += int(known.sum())
         offset += graph.num_nodes()
-    return same / both if both >= 20 else None
+    shares = torch.bincount(task.labels[task.splits[0]["train"]]).double()
+    chance = float((shares / shares.sum()).square().sum())
+    return (same / both if both >= MIN_EDGES else None), chance
 
 
 def _scaling(task: TaskData) -> tuple[str, str]:

@@ -173,10 +173,12 @@ def test_homophily_is_that_of_the_training_part(seed: int) -> None:
     ]
     same = sum(int(labels[u] == labels[v]) for u, v in pairs)
     expected = same / len(pairs) if len(pairs) >= 20 else None
-    assert proposing._homophily(task) == expected
+    counts = [int((labels[train] == c).sum()) for c in range(3)]
+    chance = sum((count / sum(counts)) ** 2 for count in counts)
+    assert proposing._homophily(task) == (expected, pytest.approx(chance))
     other = labels.where(train, (labels + 1) % 3)
     moved = TaskData("t", graphs, "node", "multiclass", other, [split], 3)
-    assert proposing._homophily(moved) == expected
+    assert proposing._homophily(moved) == proposing._homophily(task)
 
 
 def test_no_such_data() -> None:
