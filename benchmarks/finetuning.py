@@ -106,7 +106,7 @@ class Rows:
 
 
 def report(rows: Rows, labels: list[int], seeds: int) -> str:
-    """Markdown: a row an arm and number of collisions."""
+    """Markdown: a row an arm and number of labels."""
     lines = []
     for count in labels:
         for arm in ARMS:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -37,6 +38,7 @@ from dgl_deepgnn.wording import quoted
 __all__ = [
     "Recipe",
     "RecipeError",
+    "data_slug",
     "dotted",
     "json_schema",
     "list_recipes",
@@ -599,6 +601,17 @@ def _changed(before: dict[str, Any], recipe: Recipe) -> list[str]:
             text = yaml.safe_dump(new.get(key), default_flow_style=True).partition("\n")[0]
             changed[key] = f"{key}={text}"[:MAX_CHANGE]
     return list(changed.values())
+
+
+def data_slug(name: str) -> str:
+    """What a recipe's name calls a data set: the last word of a path or a family.
+
+    Examples
+    --------
+    >>> data_slug("file:here/my graph.bin"), data_slug("tu:MUTAG")
+    ('my-graph', 'MUTAG')
+    """
+    return re.sub(r"[^A-Za-z0-9_]+", "-", Path(name.rpartition(":")[2]).stem).strip("-") or "data"
 
 
 def dotted(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -31,9 +31,9 @@ Networks of DGL's own layers, trained in our recipes' protocol beside the zoo's 
   {" and ".join(map(str, TUNING_SEEDS))}, which are not reported and whose test part is not
   evaluated. Of ten folds these validate on folds 1 and 2, on which the reported seeds 1 and 2 are
   tested: in favour of the reference, if at all.
-- References read the features as their authors do: Pubmed's words are divided by their number in a
-  row, where our recipe has another scale. GIN has five convolutions; its authors' code counts the
-  input as one of five layers.
+- References read the features as their authors do: words are divided by their number in a row,
+  where our recipes of Citeseer and Pubmed have another scale. GIN has five convolutions; its
+  authors' code counts the input as one of five layers.
 - Ours are read from the zoo's files. Not all of them were tuned without a look at the test scores:
   the descriptions of our recipes say how each was.
 - An interval is Student's at {LEVEL:.0%}: of the differences split by split where there are ten

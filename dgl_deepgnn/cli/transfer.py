@@ -126,10 +126,10 @@ def init_command(
     as_json: Json = False,
 ) -> None:
     """Write a first recipe for your data, and say why it is as it is."""
+    if output is not None and output.suffix not in (".yaml", ".yml"):
+        raise UserError(f"--output {output}: a recipe's name ends in .yaml.")
     proposal = propose_recipe(data, dict(parse_override(t, "--option") for t in options or []))
     path = output or Path(f"{proposal.name}.yaml")
-    if path.suffix not in (".yaml", ".yml"):
-        raise UserError(f"--output {path}: a recipe's name ends in .yaml.")
     if path.exists() or path.is_symlink():
         raise UserError(f"{path} exists and is never overwritten. Give another --output.")
     text = proposal.to_yaml()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from dgl_deepgnn.hub.config import Config, read_any_config
 from dgl_deepgnn.hub.index import CONFIG, WEIGHTS
 from dgl_deepgnn.hub.load import find_model, from_pretrained
-from dgl_deepgnn.recipe import ModelSection, Recipe, make_recipe
+from dgl_deepgnn.recipe import ModelSection, Recipe, data_slug, make_recipe
 from dgl_deepgnn.training.folder import RunFolder
 from dgl_deepgnn.training.parent import weights_sha256
 from dgl_deepgnn.training.run import train
@@ -151,9 +150,4 @@ def _features(scaling: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
 
 def _name(parent: str, data: str) -> str:
     architecture, _, trained_on = parent.partition(".")
-    return f"{architecture}.{_slug(data)}-from-{_slug(trained_on or parent)}"
-
-
-def _slug(name: str) -> str:
-    """Part of a recipe's name: the last word of a path or a family."""
-    return re.sub(r"[^A-Za-z0-9_]+", "-", Path(name.rpartition(":")[2]).stem).strip("-") or "data"
+    return f"{architecture}.{data_slug(data)}-from-{data_slug(trained_on or parent)}"

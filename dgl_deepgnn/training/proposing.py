@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,7 +12,7 @@ import yaml
 
 from dgl_deepgnn.data import TaskData, load_data
 from dgl_deepgnn.data.catalog import find_loader
-from dgl_deepgnn.recipe import load_recipe
+from dgl_deepgnn.recipe import data_slug, load_recipe
 from dgl_deepgnn.wording import counted
 
 __all__ = ["Proposal", "propose_recipe"]
@@ -30,9 +28,11 @@ MIN_EDGES = 20
 MANY_EDGES = 5_000_000
 """Edges of one graph beyond which it is trained on in parts."""
 PART_NODES = 2_000
+"""Nodes of a part, about."""
 STEPS = 2_000
 """Training steps on many graphs, about."""
 RARE = 0.05
+"""Share of the training items below which a class is named."""
 FEW_SHOT = {
     "model.name": "resgcn",
     "model.residual": "initial",
@@ -172,7 +172,7 @@ def propose_recipe(data: str, options: Mapping[str, Any] | None = None) -> Propo
             {"training.class_weights": "none"},
         )
     model = load_recipe(template, {"data": section, **found.changes}).model
-    found.name = f"{model.name}{model.num_layers}.{_slug(data)}"
+    found.name = f"{model.name}{model.num_layers}.{data_slug(data)}"
     return found
 
 
@@ -245,15 +245,15 @@ def _homophily(task: TaskData) -> tuple[float | None, float]:
     """Share of edges between training nodes within a class (None: too few), and that by chance."""
     if task.level != "node" or task.target not in ("multiclass", "binary"):
         return None, 0.0
+    mask = task.splits[0]["train"]
     same = both = offset = 0
     for graph in task.graphs:
         source, target = (end + offset for end in graph.edges())
-        mask = task.splits[0]["train"]
         known = mask[source] & mask[target] & (source != target)
         same += int((task.labels[source[known]] == task.labels[target[known]]).sum())
         both += int(known.sum())
         offset += graph.num_nodes()
-    shares = torch.bincount(task.labels[task.splits[0]["train"]]).double()
+    shares = torch.bincount(task.labels[mask]).double()
     chance = float((shares / shares.sum()).square().sum())
     return (same / both if both >= MIN_EDGES else None), chance
 
@@ -284,7 +284,3 @@ def _training_graphs(task: TaskData) -> int:
 
 def _wrapped(text: str) -> list[str]:
     return textwrap.wrap(text, 90)
-
-
-def _slug(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_]+", "-", Path(name.rpartition(":")[2]).stem).strip("-") or "data"
