@@ -161,10 +161,11 @@ def our_recipe(task: Task, rate: float) -> Recipe:
 
 def load(task: Task, name: str) -> TaskData:
     """Data of a task as the contender `name` reads it."""
-    if task.contenders[name] is None:
+    peer = task.contenders[name]
+    if peer is None:
         data = our_recipe(task, 1.0).data
         return load_data(data.name, **data.options)
-    return load_data(task.data, **task.peer_options)
+    return load_data(task.data, **{**task.peer_options, **peer.data_options})
 
 
 def start(task: Task, name: str, data: TaskData, seed: int, rate: float) -> Training:

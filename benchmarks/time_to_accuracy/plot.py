@@ -55,9 +55,10 @@ def plot(results: Results, path: Path) -> None:
     )
     axis.invert_yaxis()
     axis.set(xscale="log", xlabel="seconds of training and validation, one thread")
-    notes = dict.fromkeys(p.note for s, _ in lines for p in s.task.peers if p.note)
-    said = "; ".join(["arrow: not reached", *(f"open: {note}" for note in notes)])
-    axis.set_title(f"Time to a validation score ({said})", fontsize=11)
+    axis.set_title(
+        "Time to a validation score (arrow: not reached; open: settings not as published)",
+        fontsize=10,
+    )
     axis.grid(axis="x", color="0.9")
     axis.set_axisbelow(True)
     if labelled:

@@ -39,6 +39,8 @@ class Peer:
         Of the convolutions, and of everything else.
     options : dict
         Of the network.
+    data_options : dict
+        Of the data as this peer reads it, beside the task's.
     note : str
         What tells it from another peer of the same layers.
     """
@@ -52,6 +54,7 @@ class Peer:
     weight_decay: float = 0.0
     end_decay: float = 0.0
     options: Mapping[str, Any] = field(default_factory=dict)
+    data_options: Mapping[str, Any] = field(default_factory=dict)
     note: str = ""
 
     @property
@@ -109,10 +112,13 @@ def _both(network: str, layers: int, width: int, dropout: float, **more: Any) ->
 
 GCNII = "GCNII (arXiv:2007.02133) at the settings of its authors' code"
 CLASSIC = "GraphSAGE as in arXiv:2406.08993 (batch normalization, linear skip connections)"
-_PUBMED: dict[str, Any] = {
-    "weight_decay": 5e-4,
-    "end_decay": 5e-4,
-    "options": {"alpha": 0.1, "lambda_": 0.4},
+_CORA: dict[str, Any] = {"weight_decay": 0.01, "options": {"alpha": 0.1, "lambda_": 0.5}}
+_PUBMED: dict[str, Any] = {"weight_decay": 5e-4, "options": {"alpha": 0.1, "lambda_": 0.4}}
+# Not published either; it tells what is the features' from what is the network's.
+_SCALED: dict[str, Any] = {
+    "data_options": {"features": "rescale-nonzero"},
+    "end_decay": 0.02,
+    "note": "features and decay of the ends as ours",
 }
 
 TASKS: dict[str, Task] = {
@@ -122,16 +128,17 @@ TASKS: dict[str, Task] = {
         metric="accuracy",
         targets=(0.75, 0.80),
         recipe="resgcn64.cora",
-        peers=_both(
-            "GCN2Conv",
-            64,
-            64,
-            0.6,
-            weight_decay=0.01,
-            end_decay=5e-4,
-            options={"alpha": 0.1, "lambda_": 0.5},
+        # The recipe starts slowly for the sake of its final score; this is a race to validation
+        # scores. The other citation graphs' recipes have these settings.
+        changes={
+            "data.options.features": "rescale-nonzero",
+            "optimizer.weight_decay.ends": 0.02,
+        },
+        peers=(
+            *_both("GCN2Conv", 64, 64, 0.6, end_decay=5e-4, **_CORA),
+            Peer("PyG", "GCN2Conv", 64, 64, 0.6, **_SCALED, **_CORA),
         ),
-        source=GCNII,
+        source=GCNII + ", also with our features",
     ),
     "minesweeper": Task(
         data="minesweeper",
@@ -158,14 +165,13 @@ TASKS: dict[str, Task] = {
         metric="accuracy",
         targets=(0.75, 0.78),
         recipe="resgcn16.pubmed",
-        # As the recipe was when this was measured.
-        changes={"data.options.features": "none", "optimizer.weight_decay.ends": 0.0005},
         peers=(
-            *_both("GCN2Conv", 16, 256, 0.5, **_PUBMED),
+            *_both("GCN2Conv", 16, 256, 0.5, end_decay=5e-4, **_PUBMED),
             # Not published so, but a quarter of the width is no merit of ours.
-            *_both("GCN2Conv", 16, 64, 0.5, note="width 64", **_PUBMED),
+            *_both("GCN2Conv", 16, 64, 0.5, note="width 64", end_decay=5e-4, **_PUBMED),
+            Peer("DGL", "GCN2Conv", 16, 64, 0.5, **_SCALED, **_PUBMED),
         ),
-        source=GCNII + ", also at our recipe's width",
+        source=GCNII + ", also at our recipe's width, and with our features",
     ),
     "tolokers": Task(
         data="tolokers",

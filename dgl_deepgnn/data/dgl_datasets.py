@@ -7,7 +7,7 @@ import inspect
 import re
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -15,7 +15,7 @@ from dgl_deepgnn.data.catalog import is_dgl_class, register_dataset
 from dgl_deepgnn.data.columns import Columns
 from dgl_deepgnn.data.from_graphs import OPTIONS, collect, task_from_graphs
 from dgl_deepgnn.data.task_data import Level, Target, TaskData
-from dgl_deepgnn.data.transforms import k_fold
+from dgl_deepgnn.data.transforms import k_fold, split_items
 from dgl_deepgnn.errors import DGLError
 from dgl_deepgnn.graph import AnyGraph, require_dgl
 from dgl_deepgnn.options import FieldName, Seed
@@ -29,6 +29,9 @@ WORDS = ("name", "mode", "feature_name", "label_keys")
 
 LARGEST = 1_000_000_000
 """Of the sizes of what a class of DGL makes itself, multiplied with each other."""
+
+SPLITS = 10
+"""Of the random ones."""
 
 PLANETOID = {
     "cora": "CoraGraphDataset",
@@ -44,14 +47,24 @@ HETEROPHILOUS: dict[str, Target] = {
 }
 
 
-def planetoid(name: str, self_loops: bool = True) -> TaskData:
-    """Cora, Citeseer or Pubmed with the public split of Yang et al. (2016).
+def planetoid(
+    name: str,
+    split: Literal["public", "random"] = "public",
+    seed: Seed = 0,
+    self_loops: bool = True,
+) -> TaskData:
+    """Cora, Citeseer or Pubmed, with few labels or with many.
 
     Features are row-normalized by DGL; edges go both ways.
 
     Parameters
     ----------
     name : {"cora", "citeseer", "pubmed"}
+    split : {"public", "random"}, optional
+        That of Yang et al. (2016), 20 labels a class to train on; or ten random ones of 60, 20 and
+        20 % of each class (full-supervised, as in Pei et al., 2020).
+    seed : int, optional
+        Of the first random split; the others take the numbers after it.
     self_loops : bool, optional
         Give each node exactly one self-loop.
     """
@@ -60,10 +73,14 @@ def planetoid(name: str, self_loops: bool = True) -> TaskData:
         "citation": "Yang, Cohen and Salakhutdinov, Revisiting Semi-Supervised Learning with "
         "Graph Embeddings, ICML 2016",
         "licence": "MIT (kimiyoung/planetoid)",
-        "description": f"the citation graph {name}, public split",
+        "description": f"the citation graph {name}, "
+        + ("public split" if split == "public" else f"{SPLITS} random splits"),
     }
     dataset = reader.open_dataset(name, getattr(reader.dgl.data, PLANETOID[name]), verbose=False)
-    return task_from_graphs(name, *collect(dataset), self_loops=self_loops, info=info)
+    task = task_from_graphs(name, *collect(dataset), self_loops=self_loops, info=info)
+    if split == "random":
+        task.splits[:] = [split_items(task.labels, seed=seed + i) for i in range(SPLITS)]
+    return task
 
 
 def heterophilous(name: str, self_loops: bool = True) -> TaskData:
@@ -90,12 +107,13 @@ def heterophilous(name: str, self_loops: bool = True) -> TaskData:
 
 def _register_named() -> None:
     """Enter each data set with its name filled in, so that its options are the rest."""
-    for load, names in ((planetoid, PLANETOID), (heterophilous, HETEROPHILOUS)):
-        features = "none" if load is planetoid else "standardize"
-        for name in names:
-            register_dataset(name, features, safe=True, values={"self_loops": None})(
-                partial(load, name)
-            )
+    options = {"split": None, "seed": None, "self_loops": None}
+    for name in PLANETOID:
+        register_dataset(name, safe=True, values=options)(partial(planetoid, name))
+    for name in HETEROPHILOUS:
+        register_dataset(name, "standardize", safe=True, values={"self_loops": None})(
+            partial(heterophilous, name)
+        )
 
 
 _register_named()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ TINY = Task(
     source="nobody",
 )
 DGL_NAME = "DGL GCN2Conv"
+SCALED_NAME = "PyG GCN2Conv, features and decay of the ends as ours"
 
 
 # --- the clock ---
@@ -181,8 +183,9 @@ def test_rates_are_chosen_on_seeds_that_are_not_reported_and_losers_are_not_trie
         assert [rate for rate, seed in tried if seed == TUNING_SEEDS[1]] == [0.03, 0.01]
     reported = made[len(tuning) :]
     assert {rate for _, rate, _, _ in reported} == {0.03}
-    assert [seed for _, _, seed, _ in reported] == [seed for seed in SEEDS for _ in range(3)]
-    firsts = [reported[3 * turn][0] for turn in range(3)]
+    assert [seed for _, _, seed, _ in reported] == [seed for seed in SEEDS for _ in CORA.contenders]
+    turns = len(CORA.contenders)
+    firsts = [reported[turns * turn][0] for turn in range(turns)]
     assert sorted(firsts) == sorted(CORA.contenders)  # everybody is first in turn
     assert {cap for *_, cap in reported} == {plan.PATIENCE * 5.0}
 
@@ -287,10 +290,20 @@ def test_our_arm_is_the_recipe_but_for_its_end() -> None:
         assert list(task.contenders) == [OURS, *(peer.name for peer in task.peers)]
     # Nothing else is changed, and the page names it.
     assert {name: set(task.changes) for name, task in TASKS.items() if task.changes} == {
-        "pubmed": {"data.options.features", "optimizer.weight_decay.ends"},
+        "cora": {"data.options.features", "optimizer.weight_decay.ends"},
         "tolokers": {"data.name"},
     }
-    assert "`optimizer.weight_decay.ends` 0.0005" in describe_ours(TASKS["pubmed"])
+    assert "`optimizer.weight_decay.ends` 0.02" in describe_ours(TASKS["cora"])
+
+
+def test_a_peer_reads_the_data_as_it_is_told() -> None:
+    plain = Peer("DGL", "GCN2Conv", 3, 8, 0.0)
+    raw = Peer("PyG", "GCN2Conv", 3, 8, 0.0, data_options={"features": "none"})
+    task = replace(TINY, peers=(plain, raw), peer_options={"neighbors": 4})
+    ours, theirs, as_told = (load(task, name).graphs[0] for name in task.contenders)
+    assert ours.num_edges() > theirs.num_edges() == as_told.num_edges()
+    assert torch.equal(ours.ndata["feat"], as_told.ndata["feat"])  # which the recipe leaves alone
+    assert not torch.equal(ours.ndata["feat"], theirs.ndata["feat"])
 
 
 def needs(library: str) -> None:
@@ -426,11 +439,13 @@ def results_of_cora() -> Results:
     rows = []
     for seed in TUNING_SEEDS:
         rows += [row(OURS, 0.01, seed, 1, 5), row("PyG GCN2Conv", 0.1, seed, 2, None)]
+        rows.append(row(SCALED_NAME, 0.1, seed, None, None))
         rows += [row(DGL_NAME, 0.03, seed, 1, 6)]
     for seed in SEEDS:
         rows.append(row(OURS, 0.01, seed, 0.5, 1.0 + seed, load=3.0))
         rows.append(row(DGL_NAME, 0.03, seed, 2.5, None if seed > 2 else 21.0 + seed))
         rows.append(row("PyG GCN2Conv", 0.1, seed, 1.0, None))
+        rows.append(row(SCALED_NAME, 0.1, seed, None, None))
         rows.append(row(OURS, 0.03, seed, 0.1, 0.1))  # not the rate that was chosen
     return Results(rows)
 
@@ -447,7 +462,7 @@ def test_the_report_says_what_the_rows_say() -> None:
     line = next(x for x in text.splitlines() if x.startswith("| PyG GCN2Conv | 0.1* |"))
     assert line == "| PyG GCN2Conv | 0.1* | 1.0 | > 30 | 10 | > 100 | 100 | 5 |"
     assert "Cap: 30 s." in text and "GCNII (arXiv:2007.02133)" in text
-    assert "`resgcn64.cora`, 64 layers of width 64, dropout 0.6." in text
+    assert "`resgcn64.cora`, 64 layers of width 64, dropout 0.6, `data.options." in text
 
 
 def test_a_bound_is_one_and_losses_are_said() -> None:

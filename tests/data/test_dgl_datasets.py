@@ -51,6 +51,27 @@ def test_planetoid_without_self_loops(real_data_dir):
     assert again.fingerprint() == load_data("cora").fingerprint()
 
 
+def test_planetoid_with_random_splits(real_data_dir):
+    real_data_dir("cora_v2_")
+    task, again, public = (
+        load_data("cora", **options)
+        for options in ({"split": "random"}, {"split": "random", "seed": 3}, {})
+    )
+    assert len(task.splits) == 10
+    counts = torch.bincount(task.labels)
+    for masks in task.splits:
+        assert torch.equal(sum(mask.int() for mask in masks.values()), torch.ones(2708).int())
+        for part, share in (("train", 0.6), ("val", 0.2), ("test", 0.2)):
+            of_class = torch.bincount(task.labels[masks[part]])
+            assert ((of_class - share * counts).abs() <= 1).all()
+    for mine, theirs in zip(task.splits[3:], again.splits, strict=False):
+        assert torch.equal(mine["train"], theirs["train"])
+    assert not torch.equal(task.splits[0]["test"], task.splits[1]["test"])
+    assert torch.equal(task.graphs[0].ndata["feat"], public.graphs[0].ndata["feat"])
+    with pytest.raises(DGLError, match="split"):
+        load_data("cora", split="60/20/20")
+
+
 def test_minesweeper(real_data_dir):
     real_data_dir("minesweeper_")
     task = load_data("minesweeper")
