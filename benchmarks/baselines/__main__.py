@@ -11,6 +11,7 @@ import argparse
 from fnmatch import fnmatch
 from pathlib import Path
 
+from benchmarks.baselines.cards import write_cards
 from benchmarks.baselines.measure import measure
 from benchmarks.baselines.references import SEEDS, TASKS
 from benchmarks.baselines.report import COMMAND, report
@@ -30,6 +31,9 @@ def main() -> None:
     parser.add_argument(
         "--seeds", type=int, nargs="*", choices=SEEDS, default=list(SEEDS), metavar="SEED"
     )
+    parser.add_argument(
+        "--cards", action="store_true", help="write them into the cards of the zoo, too"
+    )
     parser.add_argument("--out", type=Path, default=BENCHMARKS / "baselines.jsonl")
     arguments = parser.parse_args()
     for name in arguments.tasks:
@@ -39,8 +43,11 @@ def main() -> None:
             if fnmatch(reference.name, arguments.references)
         ]
         measure(name, wanted, arguments.seeds, arguments.out)
-    text = report(Rows.of_file(arguments.out))
+    rows = Rows.of_file(arguments.out)
+    text = report(rows)
     write_text(arguments.out.with_suffix(".md"), text)
+    if arguments.cards:
+        write_cards(rows)
     print(text)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from statistics import fmean, stdev
 from typing import Any
 
 from dgl_deepgnn.data.catalog import find_loader
@@ -101,7 +102,24 @@ def _results(config: Config, metrics: dict[str, Any]) -> str:
         f"{_table(['metric', 'mean', 'standard deviation'], rows)}\n\n"
         f"{_table(['seed', 'best epoch', f'validation {name}', f'test {name}'], seeds)}\n\n"
         f"The published weights, as stored, are of seed {own['seed']}, the best by validation: "
-        f"test {name} {_number(own['test'][name])}.\n\n![Training loss by step](loss.png)"
+        f"test {name} {_number(own['test'][name])}.{_references(config, name)}\n\n"
+        "![Training loss by step](loss.png)"
+    )
+
+
+def _references(config: Config, metric: str) -> str:
+    """Scores of other networks."""
+    if not config.references:
+        return ""
+    rows = []
+    for reference in config.references:
+        scores = reference.scores
+        spread = _number(stdev(scores)) if len(scores) > 1 else "-"
+        rows.append((reference.name, _number(fmean(scores)), spread, len(scores), reference.source))
+    header = ["network", f"test {metric}", "standard deviation", "seeds", "settings"]
+    return (
+        "\n\nBeside them, other networks on the same data and splits, their epoch chosen by "
+        f"validation, too:\n\n{_table(header, rows)}"
     )
 
 

@@ -33,6 +33,7 @@ __all__ = [
     "CONFIG_FORMAT",
     "AnyConfig",
     "Config",
+    "ReferenceFacts",
     "SavedConfig",
     "has_self_loops",
     "load_model",
@@ -89,6 +90,15 @@ class WeightFacts(_Section):
     dtype: Literal["fp32", "fp16"]
 
 
+class ReferenceFacts(_Section):
+    """Another network's test scores, one a seed, in the same protocol."""
+
+    name: str
+    scores: list[float] = Field(min_length=1)
+    source: str
+    """Where its settings are from, and how they were chosen."""
+
+
 class Config(_Section):
     """Content of ``config.json``."""
 
@@ -102,6 +112,8 @@ class Config(_Section):
     data: DataFacts
     recipe: Recipe
     environment: dict[str, Any]
+    references: list[ReferenceFacts] = []
+    """What to judge the scores beside, if that was measured."""
 
     @model_validator(mode="after")
     def _check(self) -> Config:

@@ -25,6 +25,7 @@ from dgl_deepgnn.hub.config import (
     Config,
     DataFacts,
     ModelFacts,
+    ReferenceFacts,
     WeightFacts,
     has_self_loops,
     load_model,
@@ -147,6 +148,7 @@ def refresh(
     *,
     data: TaskData | None = None,
     speedup: str | Path | None = None,
+    references: list[ReferenceFacts] | None = None,
 ) -> Path:
     """Write the config and the card of a published model anew, as this version writes them.
 
@@ -164,6 +166,8 @@ def refresh(
         The model's data, if it cannot be loaded by the name in its config.
     speedup : Path, optional
         Folder of a new speed-up record of the same model, in place of the published one.
+    references : list of ReferenceFacts, optional
+        Scores of other networks for the card, in place of those that it has.
 
     Returns
     -------
@@ -202,6 +206,8 @@ def refresh(
     record = {key: getattr(found, key) for key in ("features", "preparation", "weighted")}
     config.data = config.data.model_copy(update=record)
     config.format = CONFIG_FORMAT
+    if references is not None:
+        config.references = references
     with _locked(target), _staging(target.path / f"{STAGING}{name}") as staging:
         if target.index().models.get(name) != entry:
             raise ZooError(f"{name} was published anew meanwhile. Refresh it again.")

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from benchmarks.baselines import __main__ as command
 from benchmarks.baselines import comparison, measure
+from benchmarks.baselines.cards import references_of
 from benchmarks.baselines.comparison import Ours, difference, our_model, stand
 from benchmarks.baselines.networks import GCN, dropout
 from benchmarks.baselines.protocol import run
@@ -25,6 +26,7 @@ from benchmarks.baselines.rows import Row, Rows, choose, settings
 from benchmarks.baselines.training import ReferenceTraining
 from benchmarks.time_to_accuracy.tasks import Peer
 from dgl_deepgnn.data import load_data
+from dgl_deepgnn.hub.config import read_config
 from dgl_deepgnn.recipe import load_recipe
 
 ROOT = Path(__file__).parents[2]
@@ -276,3 +278,16 @@ def test_the_command_writes_the_page_alone(
     command.main()
     assert (tmp_path / "rows.md").read_text("utf-8") == report(Rows())
     assert "not there yet" in capsys.readouterr().out
+
+
+def test_the_cards_have_the_scores_of_the_rows() -> None:
+    rows = Rows.of_file(ROOT / "benchmarks/baselines.jsonl")
+    for name, task in TASKS.items():
+        wanted = references_of(rows, name, task)
+        if task.ours is None or not wanted:
+            continue
+        config = read_config(ROOT / "zoo" / task.ours / "config.json")
+        assert config.references == wanted, "python -m benchmarks.baselines --tasks --cards"
+        card = (ROOT / "zoo" / task.ours / "README.md").read_text("utf-8")
+        for reference in wanted:
+            assert f"| {reference.name} | {np.mean(reference.scores):.4f} | " in card

@@ -23,7 +23,7 @@ from dgl_deepgnn.hub import (
     publishing,
     refresh,
 )
-from dgl_deepgnn.hub.config import read_config
+from dgl_deepgnn.hub.config import ReferenceFacts, read_config
 from dgl_deepgnn.hub.index import FileFacts, Index
 from dgl_deepgnn.recipe import load_recipe
 from dgl_deepgnn.speedup import measure_speedup
@@ -465,6 +465,19 @@ def test_arguments_that_a_config_leaves_out_are_the_constructor_s(zoo: Path, rei
     reindex(zoo)
     refresh(NAME, zoo)
     assert (zoo / NAME / "README.md").read_text() == whole
+
+
+def test_scores_of_other_networks_are_on_the_card(zoo: Path) -> None:
+    before = {path.name: path.read_bytes() for path in (zoo / NAME).iterdir()}
+    reference = ReferenceFacts(name="GCN", scores=[0.25, 0.75], source="by validation")
+    for given in ([reference], None):  # None: those that it has
+        refresh(NAME, zoo, references=given)
+        card = (zoo / NAME / "README.md").read_text()
+        assert "| GCN | 0.5000 | 0.3536 | 2 | by validation |" in card
+    after = {path.name: path.read_bytes() for path in (zoo / NAME).iterdir()}
+    assert {file for file in after if after[file] != before[file]} == {"config.json", "README.md"}
+    refresh(NAME, zoo, references=[])
+    assert (zoo / NAME / "README.md").read_bytes() == before["README.md"]
 
 
 def test_a_new_speed_up_record_is_taken_in(run: Path, zoo: Path, tmp_path: Path) -> None:

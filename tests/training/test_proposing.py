@@ -66,19 +66,34 @@ def test_bag_of_words_with_few_labels(save: Any) -> None:
     graph = node_graph(feat=(torch.rand(200, 40) < 0.1).float())
     recipe = recipe_of(save([graph]))
     assert recipe.data.options == {"features": "rescale-nonzero"}
-    # 120 training nodes of three classes are more than a few.
-    assert recipe.model.residual == "fixup"
+    assert recipe.model.residual == "fixup"  # too many edges join unlike ones
     mask = torch.zeros(200, dtype=torch.bool)
     for part, low, high in (("train", 0, 60), ("val", 60, 100), ("test", 100, 200)):
         graph.ndata[f"{part}_mask"] = mask.clone().index_fill(0, torch.arange(low, high), True)
-    sage = recipe_of(save([graph]))
-    assert sage.model.name == "resgraphsage"  # too many edges join unlike ones
+    assert recipe_of(save([graph])).model.name == "resgraphsage"
     alike = dgl.graph((torch.arange(197), torch.arange(3, 200)), num_nodes=200)
     alike.ndata.update(graph.ndata)
     recipe = recipe_of(save([alike]))
     assert (recipe.model.name, recipe.model.residual) == ("resgcn", "initial")
     assert recipe.optimizer.weight_decay.branches == 0.1
     takes_a_step(recipe)
+
+
+@pytest.mark.parametrize(
+    ("per_class", "alike", "wanted"),
+    [
+        (20, None, True),
+        (31, None, False),
+        (500, 0.8, True),
+        (501, 0.8, False),
+        (20, 0.6, False),  # which by chance 0.4 would
+        (20, 0.75, True),
+    ],
+)
+def test_when_labels_are_few_and_neighbours_alike(
+    per_class: int, alike: float | None, wanted: bool
+) -> None:
+    assert proposing._like_citations(per_class, alike, chance=0.4) == wanted
 
 
 def test_a_scaling_of_ones_own_stays(save: Any) -> None:
