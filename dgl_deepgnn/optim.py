@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, get_args
 
@@ -119,7 +120,7 @@ def learning_rate_factors(
 ) -> dict[str, float]:
     r"""What :func:`param_groups` multiplies the learning rate of each parameter with.
 
-    With B branches of scale :math:`\tau` and n the inputs of a weight matrix:
+    With B branches of scale :math:`\tau`, and n the inputs of a weight matrix:
 
     =============================  =============================  =============================
     parameters                     Adam, AdamW                    SGD
@@ -131,11 +132,15 @@ def learning_rate_factors(
     biases, normalization          1                              1
     =============================  =============================  =============================
 
+    and, with SGD, times :math:`\sqrt{m/32}`, m the outputs, but for the layer that makes the
+    scores.
+
     A layer with fewer inputs than the first one has outputs may read data, too, such as edge
     features, or the scores: its :math:`32/n` is at most 1.
 
     A step of Adam moves the output of one branch by about :math:`\tau n` times the learning rate,
-    one of SGD by :math:`\tau^2 n`, and the moves of all branches add up, since they see nearly the
+    one of SGD by :math:`\tau^2 n` times the gradient there, whose entries are of order
+    :math:`1/\sqrt{m}`, and the moves of all branches add up, since they see nearly the
     same features and the same gradient. Derived here (docs/transfer.md); of width alone it is
     the maximal update parametrization of Yang et al., arXiv:2203.03466.
 
@@ -180,16 +185,19 @@ def learning_rate_factors(
     stages = _stages(model, strict)
     width = max((linear.fan_out for linear in stages[0]), default=0) if stages else 0
     fan_in = {id(m.weight): m.fan_in for stage in reversed(stages) for m in stage}
+    fan_out = {id(m.weight): m.fan_out for stage in stages for m in stage}
     first = {id(m.weight) for stage in stages[:1] for m in stage}
+    scores = {id(t) for stage in stages[-1:] for m in stage for t in (m.weight, m.bias)}
     factors = {}
     for name, parameter in model.named_parameters():
         inputs = fan_in.get(id(parameter), WIDTH)
-        if id(parameter) in inside:
-            factors[name] = in_branch * WIDTH / (inputs if inputs >= width else max(inputs, WIDTH))
-        elif id(parameter) in first:
-            factors[name] = 1.0
-        else:
-            factors[name] = WIDTH / (inputs if inputs >= width else max(inputs, WIDTH))
+        factor = in_branch if id(parameter) in inside else 1.0
+        if id(parameter) in inside or id(parameter) not in first:
+            factor *= WIDTH / (inputs if inputs >= width else max(inputs, WIDTH))
+        outputs = fan_out.get(id(parameter), parameter.shape[-1] if parameter.ndim else 0)
+        if optimizer == "sgd" and outputs >= width > 0 and id(parameter) not in scores:
+            factor *= math.sqrt(outputs / WIDTH)
+        factors[name] = factor
     return factors
 
 

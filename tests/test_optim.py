@@ -70,10 +70,14 @@ def test_every_layer_of_a_gin_branch_counts_and_the_first_mlp_has_one_input_laye
 def test_sgd_depends_on_depth_only_where_the_scale_of_branches_does_not() -> None:
     for layers in (18, 66):
         found = rates(ResGCN(12, 64, 5, layers), "sgd")
-        assert found["convs.1.weight"] == pytest.approx(1 / 2)
-        assert found["convs.1.bias"] == pytest.approx(1)
+        assert found["convs.1.weight"] == pytest.approx(1 / 2 * 2**0.5)
+        assert found["convs.1.bias"] == pytest.approx(2**0.5)
+        assert found["convs.0.weight"] == found["convs.0.bias"] == pytest.approx(2**0.5)
+        last = f"convs.{layers - 1}"
+        assert found[f"{last}.weight"] == 1 / 2 and found[f"{last}.bias"] == 1
     plain = rates(ResGCN(12, 64, 5, 66, residual="plain"), "sgd")
-    assert plain["convs.1.weight"] == 1 / 2 / 64 and plain["convs.1.bias"] == 1 / 64
+    assert plain["convs.1.weight"] == pytest.approx(1 / 2 * 2**0.5 / 64)
+    assert plain["convs.1.bias"] == pytest.approx(2**0.5 / 64)
     assert rates(ResGCN(12, 32, 5, 66, residual="plain"))["convs.1.weight"] == 4 / 64
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -128,6 +129,8 @@ def init_command(
     """Write a first recipe for your data, and say why it is as it is."""
     if output is not None and output.suffix not in (".yaml", ".yml"):
         raise UserError(f"--output {output}: a recipe's name ends in .yaml.")
+    if output is not None and not output.parent.is_dir():
+        raise UserError(f"--output {output}: there is no folder {output.parent}. Make it first.")
     proposal = propose_recipe(data, dict(parse_override(t, "--option") for t in options or []))
     path = output or Path(f"{proposal.name}.yaml")
     if path.exists() or path.is_symlink():
@@ -135,7 +138,7 @@ def init_command(
     text = proposal.to_yaml()
     write_text(path, text)
     show(
-        f"{text}\nWritten: {path}\nTrain: dgl-deepgnn train {path}",
+        f"{text}\nWritten: {path}\nTrain: dgl-deepgnn train {shlex.quote(str(path))}",
         {"recipe": str(path), "facts": proposal.facts, "reasons": proposal.reasons},
         as_json,
     )

@@ -20,7 +20,7 @@ from dgl_deepgnn.data.transforms import (
 from dgl_deepgnn.errors import DGLError
 from dgl_deepgnn.graph import AnyGraph
 
-__all__ = ["OPTIONS", "collect", "task_from_graphs"]
+__all__ = ["OPTIONS", "collect", "task_from_graphs", "unread_fields"]
 
 LABELS = ("label", "labels")
 FEATURES = ("feat", "feature", "features", "attr")
@@ -134,7 +134,7 @@ def task_from_graphs(
     }
     if level not in frames:
         raise DGLError(f"Data set {name!r}: level={level!r}; allowed: {', '.join(frames)}.")
-    columns = node_columns or _columns(frames["node"]) or [Columns.degrees(graphs)]
+    columns = node_columns or _columns(name, frames["node"]) or [Columns.degrees(graphs)]
     preparation = Preparation(
         level=level,
         self_loops=self_loops,
@@ -192,7 +192,9 @@ def task_from_graphs(
     if relations is not None and level == "node":
         own = torch.cat([graph.ndata[TARGET] for graph in graphs])
     if splits is None:
-        splits = [_split(labels, own, seed)]
+        splits = [
+            _split_pairs(made, labels, seed) if level == "edge" else _split(labels, own, seed)
+        ]
     if level == "edge":
         own = torch.cat(
             [torch.arange(len(s)) < g.num_edges() for s, g in zip(sources, graphs, strict=True)]
@@ -251,6 +253,56 @@ def _split(labels: Tensor, own: Tensor | None, seed: int) -> Split:
     return {part: own.clone().masked_scatter(own, mask) for part, mask in drawn.items()}
 
 
+def _split_pairs(graphs: list[AnyGraph], labels: Tensor, seed: int) -> Split:
+    """Drawn split in which the edges between two nodes, in either direction, are in one part."""
+    keys, offset = [], 0
+    total = sum(graph.num_nodes() for graph in graphs)
+    for graph in graphs:
+        ends = torch.stack(graph.edges(order="eid")).long() + offset
+        keys.append(ends.amin(dim=0) * total + ends.amax(dim=0))
+        offset += graph.num_nodes()
+    pairs, pair = torch.cat(keys).unique(return_inverse=True)
+    if len(pairs) == len(pair):
+        return _split(labels, None, seed)
+    first = torch.full((len(pairs),), len(pair)).scatter_reduce(
+        0, pair, torch.arange(len(pair)), "amin"
+    )
+    drawn = split_items(labels[first], seed=seed)
+    return {part: mask[pair] for part, mask in drawn.items()}
+
+
+def unread_fields(graphs: list[AnyGraph], preparation: Mapping[str, Any]) -> list[str]:
+    """Fields of graphs that are neither features, weights, labels nor masks.
+
+    Parameters
+    ----------
+    graphs : list of graphs
+        Homogeneous ones; of others nothing is told.
+    preparation : mapping
+        What `task_from_graphs` has left in ``info["preparation"]``.
+
+    Examples
+    --------
+    >>> from dgl_deepgnn.graph import make_graph
+    >>> graph = make_graph(([0], [1]))
+    >>> graph.edata["bond"] = torch.ones(1)
+    >>> task = task_from_graphs(
+    ...     "pairs", [graph] * 5, {"label": torch.arange(5.0)}, info={}
+    ... )
+    >>> unread_fields([graph], task.info["preparation"])
+    ["edata['bond']"]
+    """
+    if not all(graph.is_homogeneous for graph in graphs):
+        return []
+    read = {column["field"] for kind in ("node", "edge") for column in preparation[kind]}
+    read |= {preparation["edge_weight"], *LABELS, *MASKS}
+    found = []
+    for kind in ("ndata", "edata"):
+        names = sorted({key for graph in graphs for key in getattr(graph, kind)} - read)
+        found += [f"{kind}[{key!r}]" for key in names if not key.startswith("_")]
+    return found
+
+
 def _find_level(name: str, graphs: list[AnyGraph], graph_data: Mapping[str, Tensor]) -> Level:
     places: dict[Level, Mapping[str, Tensor]] = {
         "node": graphs[0].ndata,
@@ -267,9 +319,15 @@ def _find_level(name: str, graphs: list[AnyGraph], graph_data: Mapping[str, Tens
     return found[0]
 
 
-def _columns(frames: list[Mapping[str, Tensor]]) -> list[Columns] | None:
+def _columns(name: str, frames: list[Mapping[str, Tensor]]) -> list[Columns] | None:
     for key in FEATURES:
-        if all(key in frame for frame in frames):
+        having = [key in frame for frame in frames]
+        if any(having) and not all(having):
+            raise DGLError(
+                f"Data set {name!r}: graph {having.index(False)} of {len(frames)} has no {key!r}, "
+                f"which graph {having.index(True)} has. Give all graphs the same features."
+            )
+        if all(having):
             rows = [frame[key] for frame in frames]
             if rows[0].dim() == 1 and not rows[0].is_floating_point():
                 return [Columns.indicators(key, rows)]
@@ -281,7 +339,7 @@ def _edge_columns(
     name: str, frames: list[Mapping[str, Tensor]], level: Level, field: str | None
 ) -> list[Columns]:
     if field is None:
-        return (_columns(frames) or []) if level == "edge" else []
+        return (_columns(name, frames) or []) if level == "edge" else []
     for index, frame in enumerate(frames):
         if field not in frame:
             raise DGLError(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dgl_deepgnn.data.catalog import register_dataset
-from dgl_deepgnn.data.from_graphs import OPTIONS, collect, task_from_graphs
+from dgl_deepgnn.data.from_graphs import OPTIONS, collect, task_from_graphs, unread_fields
 from dgl_deepgnn.data.task_data import Level, Target, TaskData
 from dgl_deepgnn.errors import DGLError
 from dgl_deepgnn.graph import reason, require_dgl
@@ -110,14 +110,17 @@ def file(
     dgl = require_dgl(f"file:{path}")
     source = Path(path).expanduser()
     if not source.is_file():
-        raise DGLError(f"file:{path} does not exist. Give a file written by dgl.save_graphs.")
+        what = (
+            "is no file" if source.exists() else f"does not exist (in {source.parent.absolute()})"
+        )
+        raise DGLError(f"file:{path} {what}. Give a file written by dgl.save_graphs.")
     try:
         graphs, graph_data = dgl.load_graphs(str(source))
     except Exception as error:
         raise DGLError(
             f"file:{path} was not written by dgl.save_graphs: {reason(error)}."
         ) from error
-    return task_from_graphs(
+    task = task_from_graphs(
         f"file:{path}",
         graphs,
         graph_data,
@@ -130,6 +133,9 @@ def file(
         seed=seed,
         info=_own(path),
     )
+    if unread := unread_fields(graphs, task.info["preparation"]):
+        task.info["unread"] = unread
+    return task
 
 
 def _describe_call(entry: str, /, **arguments: Any) -> str:

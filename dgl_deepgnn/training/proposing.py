@@ -72,7 +72,7 @@ class Proposal:
         Examples
         --------
         >>> print(propose_recipe("digits").to_yaml())
-        # digits: 1,797 nodes, 21,655 edges, 64 features; node multiclass, 10 classes; ...
+        # digits: 1,797 nodes, 19,858 edges beside self-loops, 64 features; node multiclass, ...
         name: resgcn16.digits
         ...
         """
@@ -186,9 +186,10 @@ def _set_length(found: Proposal, task: TaskData) -> None:
         size = 32 if task.level == "graph" else 4
         size = max(1, min(size, in_training // 4))
         epochs = min(200, max(20, round(STEPS * size / in_training)))
+        steps = epochs * -(-in_training // size)
         found.change(
-            f"{counted(in_training, 'graph')} to train on: about {STEPS:,} steps, but 20 to 200 "
-            "epochs.",
+            f"{counted(in_training, 'graph')} to train on: {steps:,} steps; about {STEPS:,} where "
+            "that is 20 to 200 epochs.",
             {
                 "training.epochs": epochs,
                 "training.batching.kind": "graphs",
@@ -215,8 +216,10 @@ def _facts(
     task: TaskData, counts: list[int], balance: float | None, alike: float | None, chance: float
 ) -> str:
     nodes = sum(graph.num_nodes() for graph in task.graphs)
-    edges = sum(graph.num_edges() for graph in task.graphs)
-    size = f"{nodes:,} nodes, {edges:,} edges, {task.in_feats} features"
+    edges = sum(int((s != d).sum()) for s, d in (graph.edges() for graph in task.graphs))
+    size = f"{nodes:,} nodes, {edges:,} edges beside self-loops, {task.in_feats} features"
+    if _from_degrees(task):
+        size += " (indicators of the degrees)"
     if len(task.graphs) > 1:
         size = f"{len(task.graphs):,} graphs, {size}"
     parts = [f"{task.name}: {size}", f"{task.level} {task.target}"]
@@ -230,7 +233,43 @@ def _facts(
             f"{chance:.0%} would by chance"
         )
     parts.append("train/val/test {:,}/{:,}/{:,}".format(*counts))
-    return "; ".join(parts) + "."
+    return ". ".join(["; ".join(parts), *_warnings(task, edges)]) + "."
+
+
+def _from_degrees(task: TaskData) -> bool:
+    columns = (task.info.get("preparation") or {}).get("node") or []
+    return [column["field"] for column in columns] == [None]
+
+
+def _warnings(task: TaskData, edges: int) -> list[str]:
+    """What the user may not have meant, a sentence each."""
+    found = []
+    if unread := task.info.get("unread"):
+        found.append(
+            f"NOT READ: {', '.join(unread)} (node features are read from ndata['feat'], edge "
+            "features from the field that the data's option edge_feats names)"
+        )
+    if edges == 0:
+        found.append("NO EDGES: no node hears of another")
+    labels = task.labels[task.splits[0]["train"]]
+    if task.target == "regression":
+        means, scales = labels.mean(dim=0), labels.std(dim=0)
+        if not bool(((scales > 0.1) & (scales < 10) & (means.abs() < 10 * scales)).all()):
+            found.append(
+                "TARGETS have a mean of "
+                f"{', '.join(f'{mean:.3g}' for mean in means.reshape(-1)[:5])} and a standard "
+                f"deviation of {', '.join(f'{scale:.3g}' for scale in scales.reshape(-1)[:5])}: a "
+                "network's outputs start at about one and are slow to get there. Save them with "
+                "mean 0 and standard deviation 1"
+            )
+    if task.target == "multiclass" and (
+        empty := int((torch.bincount(labels, minlength=task.num_outputs) == 0).sum())
+    ):
+        found.append(
+            f"{empty} OF {task.num_outputs} CLASSES have no training item: they are numbered from "
+            "0 to the largest label"
+        )
+    return found
 
 
 def _classes(task: TaskData) -> tuple[float | None, int | None]:

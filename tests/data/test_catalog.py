@@ -54,7 +54,7 @@ def test_unknown_option_lists_the_allowed_ones():
         DGLError, match="Its options: folds, seed, self_loops, edge_feats, features"
     ):
         load_data("tu:MUTAG", name="x")
-    with pytest.raises(DGLError, match="Its options: self_loops, features"):
+    with pytest.raises(DGLError, match="Its options: split, seed, self_loops, features"):
         load_data("cora", selfloops=True)
     with pytest.raises(DGLError, match="Allowed: none, row-normalize, standardize, rescale"):
         load_data("karate", features="whiten")

@@ -119,3 +119,31 @@ def test_a_file_of_no_graphs_is_an_error_of_ours_alone(tmp_path: Path) -> None:
 def test_a_class_says_what_it_needs(name: str) -> None:
     with pytest.raises(DGLError, match=r"is not loaded without: (name|data_path)"):
         load_data(name)
+
+
+def test_both_directions_of_an_edge_are_in_one_part(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    ends = torch.randint(0, 60, (2, 300))
+    graph = dgl.graph((torch.cat([ends[0], ends[1]]), torch.cat([ends[1], ends[0]])))
+    graph.ndata["feat"] = torch.randn(graph.num_nodes(), 3)
+    graph.edata["label"] = torch.arange(300).repeat(2) % 2
+    dgl.save_graphs("edges.bin", [graph])
+    task = load_data("file:edges.bin")
+    src, dst = task.graphs[0].edges(order="eid")
+    pair = torch.minimum(src, dst) * 60 + torch.maximum(src, dst)
+    (split,) = task.splits
+    of_part = [set(pair[mask].tolist()) for mask in split.values()]
+    assert not (of_part[0] & of_part[1] or of_part[0] & of_part[2] or of_part[1] & of_part[2])
+    sizes = [int(mask.sum()) for mask in split.values()]
+    assert sum(sizes) == 600 and 0.55 < sizes[0] / 600 < 0.65 and min(sizes) > 90
+
+
+def test_features_that_only_some_graphs_have_are_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    graphs = [dgl.rand_graph(5, 8) for _ in range(10)]
+    for graph in graphs[:7] + graphs[8:]:
+        graph.ndata["feat"] = torch.randn(5, 2)
+    dgl.save_graphs("some.bin", graphs, {"label": torch.arange(10) % 2})
+    with pytest.raises(DGLError, match=r"graph 7 of 10 has no 'feat', which graph 0 has"):
+        load_data("file:some.bin")

@@ -205,3 +205,52 @@ def test_no_such_data() -> None:
 def test_templates_are_recipes(level: str) -> None:
     recipe = load_recipe(f"template.{level}", {"data.name": "digits", "name": "x"})
     assert recipe.model.num_layers == 16 and recipe.seeds == [0, 1, 2, 3, 4]
+
+
+# --- what the user may not have meant ---
+
+
+def facts_of(data: str, **options: Any) -> str:
+    return propose_recipe(data, options).facts
+
+
+def test_what_is_not_read_is_said(save: Any) -> None:
+    graphs = [dgl.rand_graph(6, 12) for _ in range(20)]
+    for graph in graphs:
+        graph.ndata["atom"] = torch.arange(6)
+        graph.edata["bond"] = torch.randn(12, 3)
+    name = save(graphs, label=torch.arange(20) % 2)
+    facts = facts_of(name)
+    assert "(indicators of the degrees)" in facts
+    assert "NOT READ: ndata['atom'], edata['bond'] (" in facts
+    assert "edata" not in facts_of(name, edge_feats="bond")
+    recipe_of(name)  # facts are comments
+
+
+def test_targets_far_from_one_are_said(save: Any) -> None:
+    graph = node_graph()
+    for labels, wrong in (
+        (torch.randn(200), False),
+        (300 + 60 * torch.randn(200), True),
+        (torch.randn(200) * 1e-3, True),
+        (torch.randn(200, 2) * torch.tensor([1.0, 50.0]), True),
+    ):
+        graph.ndata["label"] = labels
+        assert ("TARGETS have a mean of" in facts_of(save([graph]))) == wrong
+
+
+def test_classes_without_items_are_said(save: Any) -> None:
+    graph = node_graph()
+    assert "CLASSES" not in facts_of(save([graph]))
+    graph.ndata["label"] = graph.ndata["label"] * 10 + 5
+    assert "23 OF 26 CLASSES have no training item" in facts_of(save([graph]))
+
+
+def test_self_loops_that_were_added_are_not_counted(save: Any) -> None:
+    graph = dgl.graph(([0, 1, 2], [1, 2, 2]), num_nodes=50)
+    graph.ndata.update({"feat": torch.randn(50, 2), "label": torch.arange(50) % 2})
+    facts = facts_of(save([graph]))
+    assert "50 nodes, 2 edges beside self-loops" in facts and "NO EDGES" not in facts
+    alone = dgl.graph(([], []), num_nodes=50)
+    alone.ndata.update(graph.ndata)
+    assert "NO EDGES" in facts_of(save([alone]))
