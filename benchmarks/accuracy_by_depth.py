@@ -211,12 +211,12 @@ def plot(rows: Rows) -> None:
     axes.fill_between(
         steps, list(map(bound, steps)), 1.06, color="0.9", step="post", lw=0, label="impossible"
     )
-    for arm, colour in COLOURS.items():
+    for place, (arm, colour) in enumerate(COLOURS.items()):
         known = {depth: tests for depth in DEPTHS if (tests := rows.tests(arm, depth))}
         middle = [float(np.median(tests)) for tests in known.values()]
         ends = [[m - min(t), max(t) - m] for m, t in zip(middle, known.values(), strict=True)]
         axes.errorbar(
-            list(known),
+            [depth * 1.04 ** (place - 2) for depth in known],  # beside each other, not on top
             middle,
             np.transpose(ends) if ends else None,
             marker="o",

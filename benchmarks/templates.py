@@ -32,7 +32,8 @@ from dgl_deepgnn.wording import counted
 ROWS = Path(__file__).parent / "templates.jsonl"
 SEEDS = (1000, 1001)
 """None of them is reported anywhere."""
-PROPOSED, LONGER, ALONE = "as proposed", "twice the epochs", "the template alone"
+PROPOSED, ALONE = "as proposed", "the template alone"
+LONGER, HALF = "twice the epochs", "half the epochs"
 
 
 class Data(NamedTuple):
@@ -89,17 +90,18 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "graph": {
         PROPOSED: {},
         "no normalization": {"model.norm_layer": "none"},
-        "t 1": {"model.t": 1.0},
-        "fixup": {"model.residual": "fixup"},
+        "t per-depth:8": {"model.t": "per-depth:8"},
+        "branches not from zero": {"model.residual": "scaled"},
         "readout mean": {"model.options.readout": "mean"},
         "output from zero": {"model.options.output_gain": 0.0},
         "width 64": {"model.hidden_feats": 64},
-        "dropout 0": {"model.dropout": 0.0},
+        "dropout 0.1": {"model.dropout": 0.1},
         "dropout 0.3": {"model.dropout": 0.3},
-        "rate 0.001": {"optimizer.lr": 0.001},
-        "rate 0.01": {"optimizer.lr": 0.01},
+        "rate 0.003": {"optimizer.lr": 0.003},
+        "rate 0.03": {"optimizer.lr": 0.03},
         "constant rate": {"schedule.name": "none"},
         LONGER: {},
+        HALF: {},
     },
     "edge": {
         PROPOSED: {},
@@ -128,9 +130,10 @@ def recipe_of(level: str, data: str, variant: str) -> Recipe:
     proposal = proposed(data)
     settings = {"data": proposal.data, **(proposal.changes if variant != ALONE else {})}
     recipe = load_recipe(proposal.template, {**settings, **VARIANTS[level][variant]})
-    if variant == LONGER:
+    if variant in (LONGER, HALF):
         assert recipe.training.epochs
-        settings["training.epochs"] = 2 * recipe.training.epochs
+        factor = 2 if variant == LONGER else 0.5
+        settings["training.epochs"] = round(factor * recipe.training.epochs)
         recipe = load_recipe(proposal.template, settings)
     return recipe
 

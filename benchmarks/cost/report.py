@@ -64,6 +64,12 @@ Other questions have tables and commands of their own:
   [docs/hooks.md](../docs/hooks.md) (`python -m benchmarks.hooks.table`);
 - [one_line_fix.md](one_line_fix.md): one stack of DGL's layers trained before and after `critical_`
   (`python benchmarks/one_line_fix.py`);
+- [accuracy_by_depth.md](accuracy_by_depth.md): test accuracy by depth where the label is 32 hops
+  away, the recipe beside stock layers, usual practice and GCNII
+  (`python -m benchmarks.accuracy_by_depth`);
+- [templates.md](templates.md): what `dgl-deepgnn init` proposes, and the same with one setting
+  changed, by validation (`python -m benchmarks.templates`; takes hours, and goes on where it was
+  stopped);
 - [finetuning.md](finetuning.md): a published model fine-tuned on few labels, beside training anew
   (`python -m benchmarks.finetuning`);
 - [edges.md](edges.md): the scale of deep networks that read edge features or relations, beside

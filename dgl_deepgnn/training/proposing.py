@@ -32,8 +32,8 @@ MANY_EDGES = 5_000_000
 """Edges of one graph beyond which it is trained on in parts."""
 PART_NODES = 2_000
 """Nodes of a part, about."""
-STEPS = 2_000
-"""Training steps on many graphs, about."""
+STEPS = {"graph": 6_000, "node": 2_000, "edge": 2_000}
+"""Training steps on many graphs, about, by level."""
 RARE = 0.05
 """Share of the training items below which a class is named."""
 CITATIONS = {
@@ -185,10 +185,11 @@ def _set_length(found: Proposal, task: TaskData) -> None:
     if graphs > 1 and in_training > 1:
         size = 32 if task.level == "graph" else 4
         size = max(1, min(size, in_training // 4))
-        epochs = min(200, max(20, round(STEPS * size / in_training)))
+        wanted = STEPS[task.level]
+        epochs = min(200, max(20, round(wanted * size / in_training)))
         steps = epochs * -(-in_training // size)
         found.change(
-            f"{counted(in_training, 'graph')} to train on: {steps:,} steps; about {STEPS:,} where "
+            f"{counted(in_training, 'graph')} to train on: {steps:,} steps; about {wanted:,} where "
             "that is 20 to 200 epochs.",
             {
                 "training.epochs": epochs,

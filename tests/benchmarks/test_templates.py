@@ -10,6 +10,7 @@ from benchmarks import templates
 from benchmarks.templates import (
     ALONE,
     DATA,
+    HALF,
     LONGER,
     PROPOSED,
     VARIANTS,
@@ -27,7 +28,7 @@ def test_every_variant_changes_the_template(level: str) -> None:
     template = load_recipe(f"template.{level}")
     for variant, changes in VARIANTS[level].items():
         changed = load_recipe(f"template.{level}", changes)
-        assert (changed == template) == (variant in (PROPOSED, LONGER, ALONE)), variant
+        assert (changed == template) == (variant in (PROPOSED, LONGER, HALF, ALONE)), variant
     assert all(PROPOSED in some and LONGER in some for some in VARIANTS.values())
 
 
@@ -39,6 +40,8 @@ def test_a_variant_is_the_proposal_but_for_its_change() -> None:
     longer = recipe_of("node", "digits", LONGER)
     assert longer.training.epochs == 2 * proposed.training.epochs
     assert longer.model == proposed.model
+    half = recipe_of("graph", "digits-grid", HALF)
+    assert 2 * half.training.epochs == recipe_of("graph", "digits-grid", PROPOSED).training.epochs
     alone = recipe_of("node", "digits", ALONE)
     assert alone.model == load_recipe("template.node").model != proposed.model
 
