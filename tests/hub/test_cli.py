@@ -103,5 +103,6 @@ def test_a_list_fits_80_columns() -> None:
     assert max(len(line) for line in lines if not line.startswith("mmm")) <= 80
     assert "m" * 100 in lines
     for name in known:
-        (line,) = [line for line in lines if line.startswith(f"{name} ")]
+        (place,) = [index for index, line in enumerate(lines) if line.split(" ")[0] == name]
+        line = lines[place + (lines[place] == name)]  # a long name has a line of its own
         assert f"{entries[name].mean:.4f}" in line
