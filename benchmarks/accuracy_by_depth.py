@@ -151,7 +151,7 @@ class Rows:
         return max(tried, key=lambda rate: self.rows[arm, depth, rate, TUNING]["val"])
 
     def tests(self, arm: str, depth: int) -> list[float]:
-        """Test accuracies of the reported seeds; that of a guess where it never learnt one."""
+        """Test accuracies of the reported seeds; 0 of one that diverged before any."""
         rows = [row for key, row in self.rows.items() if key[:2] == (arm, depth)]
         return [row.get("test", 0.0) for row in rows if row["seed"] in SEEDS]
 

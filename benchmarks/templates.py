@@ -145,7 +145,7 @@ def loaded(level: str, data: str) -> TaskData:
 
 
 def train(level: str, data: str, variant: str, seed: int) -> dict[str, Any]:
-    """The best validation score, that of the last epochs, and what it took."""
+    """The best validation score, its epoch, and what it took."""
     recipe = recipe_of(level, data, variant)
     trainer = Trainer(recipe, loaded(level, data), seed)
     metric = main_metric(trainer.target)[0]
@@ -205,6 +205,7 @@ class Rows:
 
 def report(rows: Rows) -> str:
     """Markdown: a row a variant, a column a data set."""
+    seeds = sorted({seed for _, _, seed in rows.rows})
     page = [
         "# The templates' settings",
         "",
@@ -212,10 +213,11 @@ def report(rows: Rows) -> str:
         "",
         "What `dgl-deepgnn init` proposes for each data set, and the same with one thing changed: "
         "difference of the best validation scores in hundredths (accuracy or ROC AUC), means over "
-        f"the seeds that both were trained with, of {', '.join(map(str, SEEDS))}, which are not "
-        "reported elsewhere; no test score was computed. `better in` counts the data sets in which "
-        "the variant is higher. A positive mean is a reason to doubt the template; with two seeds "
-        "a point more or less is noise in most columns.",
+        f"the seeds that both were trained with, of {', '.join(map(str, seeds))}, not reported "
+        "elsewhere; no test score was computed. `better in` counts the data sets in which "
+        "the variant is higher. A positive mean is a reason to doubt the template; with so few "
+        "seeds a point more or less is noise in most columns. Means are of the columns that have a "
+        "number.",
         "",
     ]
     for level, variants in VARIANTS.items():
