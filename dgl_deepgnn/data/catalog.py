@@ -14,7 +14,7 @@ from dgl_deepgnn.data.task_data import TaskData
 from dgl_deepgnn.errors import DGLError, UserError
 from dgl_deepgnn.graph import dgl
 from dgl_deepgnn.options import checked_option
-from dgl_deepgnn.registry import Registry, did_you_mean, load_plugins
+from dgl_deepgnn.registry import Registry, UnknownNameError, did_you_mean, load_plugins
 
 __all__ = [
     "Loader",
@@ -220,4 +220,9 @@ def find_loader(name: str) -> tuple[Loader, tuple[str, ...]]:
             return DATASETS[family], (rest,)
     if is_dgl_class(name):
         return DATASETS["dgl:CLASS"], (name,)
+    if name not in DATASETS and re.search(r"[/\\]|\.\w+$", name):
+        raise UnknownNameError(
+            f"There is no data set {name!r}. Data of your own have their kind in front: "
+            f"'file:{name}' for what dgl.save_graphs wrote, 'csv:FOLDER' for a folder of DGL's CSV."
+        )
     return DATASETS[name], ()

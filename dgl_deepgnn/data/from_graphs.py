@@ -19,6 +19,7 @@ from dgl_deepgnn.data.transforms import (
 )
 from dgl_deepgnn.errors import DGLError
 from dgl_deepgnn.graph import AnyGraph
+from dgl_deepgnn.wording import counted
 
 __all__ = ["OPTIONS", "collect", "task_from_graphs", "unread_fields"]
 
@@ -171,6 +172,11 @@ def task_from_graphs(
         raise DGLError(f"Data set {name!r} has no {level} labels (under 'label' or 'labels').")
     if len(labels) == 0:
         raise DGLError(f"Data set {name!r} has no {level}s: there is nothing to learn.")
+    if level == "graph" and len(labels) != len(made):
+        raise DGLError(
+            f"Data set {name!r} has {counted(len(made), 'graph')}, but "
+            f"{counted(len(labels), 'label')}: there must be one for every graph."
+        )
     labels, target = _as_target(name, labels, target)
     if target == "multiclass":
         outputs = int(labels.max()) + 1

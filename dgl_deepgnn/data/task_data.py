@@ -298,6 +298,11 @@ class TaskData:
             self._fail(
                 f"a {self.target} label is {used[wrong][0].item()}; allowed: 0 to {top} "
                 f"(num_outputs={outputs})"
+                + (
+                    ". An item without a label must be in none of the train, val and test masks"
+                    if used.min() < 0
+                    else ""
+                )
             )
         if self.target == "multiclass" and outputs > self.num_items:
             self._fail(

@@ -67,8 +67,9 @@ def csv(
         raise
     except Exception as error:
         raise DGLError(
-            f"csv:{path} cannot be read ({type(error).__name__}: {error}). See DGL's guide to "
-            "loading data from CSV files for the format."
+            f"csv:{path} cannot be read ({type(error).__name__}: {error}). DGL reads "
+            'numbers alone, several of one item as text ("0.5,1"): number classes that are words '
+            "from 0. Its guide to loading data from CSV files has the format."
         ) from error
     return task_from_graphs(
         f"csv:{path}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from benchmarks.templates import (
 )
 from dgl_deepgnn.recipe import load_recipe
 from dgl_deepgnn.training import Trainer
+from dgl_deepgnn.training.proposing import propose_recipe
 
 
 @pytest.mark.parametrize("level", VARIANTS)
@@ -42,8 +44,13 @@ def test_a_variant_is_the_proposal_but_for_its_change() -> None:
     assert longer.model == proposed.model
     half = recipe_of("graph", "digits-grid", HALF)
     assert 2 * half.training.epochs == recipe_of("graph", "digits-grid", PROPOSED).training.epochs
-    alone = recipe_of("node", "digits", ALONE)
-    assert alone.model == load_recipe("template.node").model != proposed.model
+
+
+def test_the_template_alone_is_without_what_init_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    changed = replace(propose_recipe("digits"), changes={"model.dropout": 0.5})
+    monkeypatch.setattr(templates, "proposed", lambda data: changed)
+    assert recipe_of("node", "digits", PROPOSED).model.dropout == 0.5
+    assert recipe_of("node", "digits", ALONE).model == load_recipe("template.node").model
 
 
 def test_no_test_score_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -43,6 +44,9 @@ def test_every_required_name_is_listed():
 def test_unknown_name_proposes_the_nearest():
     with pytest.raises(UnknownNameError, match="Did you mean 'digits'"):
         load_data("digts")
+    for path in ("graphs.bin", "./graphs", "data\\graphs.bin"):
+        with pytest.raises(UnknownNameError, match=re.escape(f"'file:{path}' for what dgl.save")):
+            load_data(path)
     with pytest.raises(UnknownNameError, match="no data set 'nowhere:x'"):
         load_data("nowhere:x")
 

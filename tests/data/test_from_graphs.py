@@ -94,6 +94,12 @@ def test_integer_features_become_indicators():
     assert task.graphs[0].ndata["feat"].argmax(dim=1).tolist() == [0, 1, 0, 2, 1]
 
 
+def test_as_many_labels_as_graphs():
+    graphs = [dgl.rand_graph(4, 8) for _ in range(6)]
+    with pytest.raises(DGLError, match="6 graphs, but 5 labels"):
+        build(graphs, {"label": torch.arange(5) % 2})
+
+
 def test_many_graphs_are_split_whole():
     graphs = []
     for _ in range(10):

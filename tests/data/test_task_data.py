@@ -116,7 +116,7 @@ def double_features() -> dgl.DGLGraph:
         ({"target": "classes"}, "allowed: multiclass"),
         ({"labels": torch.arange(9) % 3}, "9 labels for 10 nodes"),
         ({"labels": torch.full((10,), 3)}, "label is 3; allowed: 0 to 2"),
-        ({"labels": torch.full((10,), -1)}, "label is -1"),
+        ({"labels": torch.full((10,), -1)}, "label is -1; .* in none of the train, val"),
         ({"labels": torch.zeros(10)}, "must be torch.int64"),
         ({"labels": torch.zeros(10, 2).long()}, "shape \\(10, 2\\)"),
         ({"target": "binary"}, "one output"),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -54,6 +55,10 @@ def test_csv_errors(csv_folder, monkeypatch):
         with pytest.raises(DGLError, match="needs pandas"):
             load_data(f"csv:{csv_folder}")
     pytest.importorskip("pandas", reason="DGL reads CSV files with pandas")
+    nodes = (csv_folder / "nodes.csv").read_text()
+    (csv_folder / "nodes.csv").write_text(re.sub(r"(?m)^(\d+),\d", r"\1,cat", nodes))
+    with pytest.raises(DGLError, match="number classes that are words from 0"):
+        load_data(f"csv:{csv_folder}")
     (csv_folder / "nodes.csv").unlink()
     with pytest.raises(DGLError, match="cannot be read"):
         load_data(f"csv:{csv_folder}")

@@ -77,6 +77,8 @@ def test_bag_of_words_with_few_labels(save: Any) -> None:
     assert (recipe.model.name, recipe.model.residual) == ("resgcn", "initial")
     assert recipe.optimizer.weight_decay.branches == 0.1
     takes_a_step(recipe)
+    alike.ndata["feat"] = torch.randn(200, 40)  # the same of features that are not words
+    assert recipe_of(save([alike])).model == load_recipe("template.node").model
 
 
 @pytest.mark.parametrize(
