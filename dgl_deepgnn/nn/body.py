@@ -306,22 +306,35 @@ class DeepGNN(Pretrained, nn.Module):
         Raises
         ------
         DGLError
-            If a shape or dtype does not fit the graph or the model.
+            If a shape or dtype does not fit the graph or the model, or nobody reads edge features
+            that are given.
         """
         self.check_features(feat)
         if not isinstance(graph, AggregationOperator):
             graph = self.operator(graph, edge_weight)
         elif edge_weight is not None:
             raise DGLError("The operator holds its edge weights: give edge_weight to it.")
-        if self.reads_edges:
-            graph = with_edge_feat(graph, edge_feat, self.inner_conv.edge_feats)
-            edge_feat = graph.edge_feat
+        graph, edge_feat = self.with_edge_feat(graph, edge_feat)
         hidden = self.features(graph, feat)
         if self.head is None:
             return hidden
         if isinstance(self.head, EdgeHead):
             return self.head(graph.graph_on(hidden.device), hidden, edge_feat)
         return self.head(graph.graph, hidden)
+
+    def with_edge_feat(
+        self, operator: AggregationOperator, edge_feat: Tensor | None
+    ) -> tuple[AggregationOperator, Tensor | None]:
+        """What convolutions and head read of the edge features; refuse those that nobody reads."""
+        if self.reads_edges:
+            operator = with_edge_feat(operator, edge_feat, self.inner_conv.edge_feats)
+            return operator, operator.edge_feat
+        if edge_feat is not None and not isinstance(self.head, EdgeHead):
+            raise DGLError(
+                f"This {type(self).__name__} reads no edge features: build it with "
+                "edge_messages=True and their number as edge_feats, or leave out edge_feat."
+            )
+        return operator, edge_feat
 
     def check_features(self, feat: Tensor) -> None:
         """Refuse features of another width or type than the model's."""

@@ -19,7 +19,7 @@ from torch import Tensor
 from dgl_deepgnn.errors import DGLError, UserError
 from dgl_deepgnn.graph import AnyGraph
 from dgl_deepgnn.nn.body import DeepGNN
-from dgl_deepgnn.nn.conv import ResidualConv, with_edge_feat
+from dgl_deepgnn.nn.conv import ResidualConv
 from dgl_deepgnn.nn.heads import EdgeHead
 from dgl_deepgnn.operator.aggregation import AggregationOperator
 from dgl_deepgnn.operator.sparse import SparseMatrix
@@ -172,14 +172,12 @@ def layerwise_chunks(
         graph = model.operator(graph, None if edge_weight is None else edge_weight.detach())
     elif edge_weight is not None:
         raise DGLError("The operator holds its edge weights: give edge_weight to it.")
-    if model.reads_edges:
-        if model.inner_conv.edge_map is None:
-            raise DGLError(
-                f"{type(model).__name__} reads the relations of edges, which is not done layer by "
-                "layer. Call the model, on a machine with enough memory."
-            )
-        graph = with_edge_feat(graph, edge_feat, model.inner_conv.edge_feats)
-        edge_feat = graph.edge_feat
+    if model.reads_edges and model.inner_conv.edge_map is None:
+        raise DGLError(
+            f"{type(model).__name__} reads the relations of edges, which is not done layer by "
+            "layer. Call the model, on a machine with enough memory."
+        )
+    graph, edge_feat = model.with_edge_feat(graph, edge_feat)
     if feat.shape[0] != graph.shape[1]:
         raise DGLError(f"There are {feat.shape[0]} rows of features for {graph.shape[1]} nodes.")
     training = model.training

@@ -221,7 +221,7 @@ class Collator:
         self._nodes = None if parts is None else parts.nodes
         self._feat = (graph if parts is None else data.graphs[0]).ndata["feat"]
         self._sparse = _is_sparse(self._feat, model)
-        self._edge_feat = graph.edata["feat"] if data.edge_feats else None
+        self._edge_feat = graph.edata["feat"] if model.config["edge_feats"] else None
         self._labels, self._masks = data.labels, data.splits[split]
         self.items_per_graph = data.items_per_graph
         if parts is not None:

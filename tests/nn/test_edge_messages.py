@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import dgl
@@ -217,3 +218,13 @@ def test_errors() -> None:
         conv(conv.operator(graph), feat)
     with pytest.raises(DGLError, match="operator holds none"):
         aggregation_operator(graph).with_edge_feat(edge_feat).messages(feat, nn.Linear(3, 5))
+
+
+@pytest.mark.parametrize("head", ["node", "graph"])
+def test_edge_features_that_nobody_reads_are_refused(head: str) -> None:
+    graph = dgl.rand_graph(8, 20)
+    model = ResGCN(3, 4, 2, num_layers=3, head=head)
+    feat, edge_feat = torch.randn(8, 3), torch.randn(20, 5)
+    for call in (model, partial(layerwise_inference, model)):
+        with pytest.raises(DGLError, match="This ResGCN reads no edge features"):
+            call(graph, feat, edge_feat=edge_feat)
