@@ -54,8 +54,10 @@ def open_table(path: Path) -> Iterator[Table]:
             ) from None
     with open_whole(path) as file:
         table = _Parquet(file) if path.suffix == PARQUET else _CSV(file)
-        yield table
-        table.close()
+        try:
+            yield table
+        finally:  # pyarrow's writer wants to be closed before its file, after an error, too
+            table.close()
 
 
 class _CSV:

@@ -13,6 +13,7 @@ from dgl_deepgnn.operator.matrix import Norm, aggregation_matrix, batch_sizes, i
 from dgl_deepgnn.operator.spectral import block_spectral_radii
 
 __all__ = [
+    "AcyclicGraphError",
     "as_depth",
     "growth",
     "growth_by_layer",
@@ -20,6 +21,10 @@ __all__ = [
     "spectral_radii",
     "spectral_radius",
 ]
+
+
+class AcyclicGraphError(DGLError):
+    """A graph without a directed cycle has no scale at which signals neither grow nor die."""
 
 
 def spectral_radius(
@@ -201,7 +206,7 @@ def spectral_radii(
     if (radii == 0).any():
         which = int(np.nonzero(radii == 0)[-1][0])
         where = "The graph" if radii.shape[-1] == 1 else f"Graph {which} of the batch"
-        raise DGLError(
+        raise AcyclicGraphError(
             f"{where} has no directed cycle (of positive weight), so its spectral radius is 0 and "
             "no weight scale is critical: after as many layers as its longest path all features "
             "are zero. Add self-loops: graph = graph.add_self_loop()."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,11 +13,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from dgl_deepgnn.data import TaskData
-from dgl_deepgnn.errors import UserError
+from dgl_deepgnn.errors import DGLError, UserError
 from dgl_deepgnn.graph import batch
 from dgl_deepgnn.nn import DeepGNN
 from dgl_deepgnn.nn.inference import layerwise_inference
 from dgl_deepgnn.operator.aggregation import AggregationOperator
+from dgl_deepgnn.operator.growth import AcyclicGraphError
 from dgl_deepgnn.operator.matrix import concatenated_ranges
 from dgl_deepgnn.operator.sparse import to_sparse
 from dgl_deepgnn.recipe import BatchingSection
@@ -196,9 +198,24 @@ class _Subgraphs(Dataset[Batch]):
             raise IndexError(index)
         inside, counts, graph = self._sample(*self._draws[index])
         masks = {part: mask[inside] & counts for part, mask in self._masks.items()}
-        operator = self._operator(graph, graph.edata["weight"] if self._weighted else None)
+        with _of_a_piece("A drawn subgraph", "a larger training.batching.size"):
+            operator = self._operator(graph, graph.edata["weight"] if self._weighted else None)
         edge_feat = graph.edata["feat"] if self._reads_edges else None
         return Batch(operator, self._feat[inside], edge_feat, self._labels[inside], masks)
+
+
+@contextmanager
+def _of_a_piece(piece: str, remedy: str, inside: bool = True) -> Iterator[None]:
+    """Say of a piece without a cycle that it is one, and what to do."""
+    try:
+        yield
+    except AcyclicGraphError as error:
+        if not inside:
+            raise
+        raise DGLError(
+            f"{piece} has no directed cycle, so that no scale of weights is critical there: "
+            f"signals die. Give every node a self-loop (data.options.self_loops), or take {remedy}."
+        ) from error
 
 
 class Collator:
@@ -216,7 +233,9 @@ class Collator:
         graphs = data.graphs if parts is None else parts.graphs
         # `batch` copies the features, even those of one graph.
         graph = graphs[0] if len(graphs) == 1 else batch(graphs)
-        self._operator = model.operator(graph, graph.edata["weight"] if data.weighted else None)
+        weight = graph.edata["weight"] if data.weighted else None
+        with _of_a_piece("A part of the graph", "fewer training.batching.parts", parts is not None):
+            self._operator = model.operator(graph, weight)
         # Features of parts stay where they are, in a file perhaps: each batch takes its rows.
         self._nodes = None if parts is None else parts.nodes
         self._feat = (graph if parts is None else data.graphs[0]).ndata["feat"]

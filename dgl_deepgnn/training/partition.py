@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import json
-from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,7 @@ from dgl_deepgnn.operator.aggregation import aggregation_operator
 from dgl_deepgnn.recipe import Recipe
 from dgl_deepgnn.training.part import FACTS, GRAPH, sha256
 from dgl_deepgnn.training.run import load_task
-from dgl_deepgnn.training.sampling import metis
+from dgl_deepgnn.training.sampling import metis, without_chatter
 from dgl_deepgnn.training.trainer import build_model
 from dgl_deepgnn.wording import counted
 
@@ -89,7 +87,7 @@ def partition(
         )
     with make_folder(Path(output)) as draft:
         try:
-            with redirect_stdout(io.StringIO()):  # DGL tells of every step
+            with without_chatter():
                 dgl.distributed.partition_graph(
                     _with_columns(dgl, data, model.inner_conv.norm),
                     GRAPH,

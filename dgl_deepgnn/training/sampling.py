@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from collections.abc import Callable
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -24,7 +24,7 @@ from dgl_deepgnn.graph import AnyGraph, require_dgl
 from dgl_deepgnn.recipe import BatchingSection
 from dgl_deepgnn.wording import counted
 
-__all__ = ["Cut", "cut", "metis", "subgraph_sampler"]
+__all__ = ["Cut", "cut", "metis", "subgraph_sampler", "without_chatter"]
 
 LARGE = 10**6
 """Edges from which on a partition is kept on disk."""
@@ -151,9 +151,26 @@ def _partition(dgl: Any, graph: AnyGraph, clusters: int) -> Tensor:
 
 def metis(dgl: Any, graph: AnyGraph, clusters: int) -> Tensor:
     """The part of every node, by METIS; the same every time."""
-    with redirect_stdout(io.StringIO()):  # DGL prints its timings
+    with without_chatter():
         # METIS forbids self-loops. With them, or in k-way mode, DGL's METIS cuts the same graph
         # another way each time, and a resumed run would differ from an uninterrupted one.
         return dgl.metis_partition_assignment(
             dgl.remove_self_loop(graph), clusters, mode="recursive"
         )
+
+
+@contextmanager
+def without_chatter() -> Iterator[None]:
+    """Keep what DGL tells of its steps off the screen: Python prints, C++ writes to file 2."""
+    with redirect_stdout(io.StringIO()), open(os.devnull, "w") as nowhere:
+        try:
+            stderr = os.dup(2)
+        except OSError:  # closed
+            yield
+            return
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)

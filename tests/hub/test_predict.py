@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import gc
 import math
 import sys
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from dgl_deepgnn.data import load_data
 from dgl_deepgnn.errors import UserError
 from dgl_deepgnn.hub import from_pretrained, predict, prediction, publish
 from dgl_deepgnn.hub.prediction import _columns
+from dgl_deepgnn.hub.table import open_table
 from dgl_deepgnn.nn import create_model
 from dgl_deepgnn.nn.inference import memory_size
 
@@ -85,6 +87,18 @@ def test_parquet_says_what_it_needs(
     with pytest.raises(UserError, match=r"pip install 'dgl-deepgnn\[parquet\]'"):
         predict(NAME, graph_file, tmp_path / "out.parquet", published)
     assert not (tmp_path / "out.parquet").exists()
+
+
+@needs_pyarrow
+def test_an_error_behind_the_first_rows_is_the_only_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(KeyError), open_table(tmp_path / "t.parquet") as table:
+        table.write({"node": torch.arange(3)})
+        raise KeyError
+    del table
+    gc.collect()  # a writer left open complains when it is deleted
+    assert capsys.readouterr().err == "" and not list(tmp_path.iterdir())
 
 
 def test_a_csv_is_not_overwritten_unless_told(

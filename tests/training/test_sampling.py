@@ -128,6 +128,25 @@ def test_batches_have_the_features_of_their_edges(data: TaskData, batching: dict
         assert some.scores(model).shape == (len(inside), data.num_outputs)
 
 
+@pytest.mark.parametrize(
+    ("batching", "message"),
+    [
+        (NODES | {"size": 2}, "A drawn subgraph has no .* larger training.batching.size"),
+        (
+            {"kind": "clusters", "parts": 100, "size": 1},
+            "A part of the graph has no .* fewer training.batching.parts",
+        ),
+    ],
+)
+def test_a_piece_without_a_cycle_is_named(
+    data: TaskData, batching: dict[str, Any], message: str
+) -> None:
+    bare = replace(data, graphs=[dgl.remove_self_loop(graph) for graph in data.graphs])
+    epoch(bare, {"kind": "full"})  # the whole trains
+    with pytest.raises(DGLError, match=message):
+        epoch(bare, batching)
+
+
 def test_shadow_learns_from_every_training_node_once(data: TaskData) -> None:
     train_nodes = data.splits[0]["train"].nonzero().flatten()
     drawn = epoch(data, SHADOW)
