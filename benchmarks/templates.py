@@ -106,7 +106,8 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "edge": {
         PROPOSED: {},
         "no normalization": {"model.norm_layer": "none"},
-        "t 1": {"model.t": 1.0},
+        "t per-depth:8": {"model.t": "per-depth:8"},
+        "messages do not read edges": {"model.options.edge_messages": False},
         "output from zero": {"model.options.output_gain": 0.0},
         "GCN": {"model.name": "resgcn"},
         "width 64": {"model.hidden_feats": 64},

@@ -9,6 +9,7 @@ from benchmarks.baselines.references import SEEDS, TASKS, Task
 from benchmarks.baselines.rows import Rows
 from dgl_deepgnn.hub import refresh
 from dgl_deepgnn.hub.config import ReferenceFacts
+from dgl_deepgnn.wording import counted
 
 __all__ = ["references_of", "write_cards"]
 
@@ -19,9 +20,10 @@ def references_of(rows: Rows, name: str, task: Task) -> list[ReferenceFacts]:
     for one in stand(rows, name, task):
         if len(one.scores) == len(SEEDS):
             peer = one.candidate.peer
+            size = f"{counted(peer.layers, 'layer')} of width {peer.width}"
             found.append(
                 ReferenceFacts(
-                    name=f"{one.reference.name}: {peer.layers} layers of width {peer.width}",
+                    name=f"{one.reference.name}: {size}",
                     scores=[round(one.scores[seed] / 100, 6) for seed in SEEDS],
                     source=one.reference.source,
                 )

@@ -11,7 +11,7 @@ from pathlib import Path
 from benchmarks.baselines.protocol import run
 from benchmarks.baselines.references import TASKS, TUNING_SEEDS, Candidate, Reference
 from benchmarks.baselines.rows import Row, Rows, choose, settings
-from benchmarks.baselines.training import ReferenceTraining
+from benchmarks.baselines.training import EdgeTraining, ReferenceTraining
 from benchmarks.time_to_accuracy.measure import copied_data
 from dgl_deepgnn.data import TaskData, load_data
 from dgl_deepgnn.training.folder import environment
@@ -22,7 +22,8 @@ __all__ = ["measure", "train"]
 def train(task: str, reference: Reference, candidate: Candidate, data: TaskData, seed: int) -> Row:
     """One training; the test part is evaluated on reported seeds alone."""
     begun = time.process_time()
-    training = ReferenceTraining(reference, candidate, data, seed)
+    make = EdgeTraining if data.level == "edge" else ReferenceTraining
+    training = make(reference, candidate, data, seed)
     found = run(training, reference, data.target, test=seed not in TUNING_SEEDS)
     return {
         "task": task,

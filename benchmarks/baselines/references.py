@@ -205,6 +205,19 @@ def _sage(layers: int, source: str, *published: Published) -> Reference:
     )
 
 
+INTERACTION = Reference(
+    name="interaction network",
+    candidates=tuple(
+        Candidate(Peer("DGL", "InteractionNetwork", 1, 40, 0.0, batch_size=size), rate)
+        for rate, size in product((0.001, 0.003, 0.01), (1, 4))
+    ),
+    source="arXiv:2103.16701; learning rate and batch by validation",
+    epochs=200,
+    patience=50,
+    every=1,
+)
+
+
 def _by_test(score: str) -> Published:
     return Published(score, GIN, "epoch by the accuracy on the test folds themselves")
 
@@ -294,6 +307,22 @@ TASKS: dict[str, Task] = {
         ours=None,
         splits=10,
         references=(_sage(5, f"{CLASSIC}, 5 layers as in arXiv:2302.11640"),),
+        target="binary",
+    ),
+    "tracks": Task(
+        data="tracks",
+        folder="tracks_",  # in the package
+        ours="resgraphsage32.tracks",
+        splits=1,
+        references=(INTERACTION,),
+        target="binary",
+    ),
+    "trackml": Task(
+        data="trackml",
+        folder="trackml_",  # found by itself
+        ours="resgraphsage16.trackml",
+        splits=1,
+        references=(INTERACTION,),
         target="binary",
     ),
 }

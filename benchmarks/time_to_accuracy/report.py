@@ -182,7 +182,7 @@ def describe_ours(task: Task) -> str:
 
 def describe(peer: Peer) -> str:
     """A peer's settings in words."""
-    what = f"{peer.layers} layers of width {peer.width}, dropout {peer.dropout:g}"
+    what = f"{counted(peer.layers, 'layer')} of width {peer.width}, dropout {peer.dropout:g}"
     what += "".join(f", {key.rstrip('_')} {value:g}" for key, value in peer.options.items())
     if peer.weight_decay or peer.end_decay:
         what += f", weight decay {peer.weight_decay:g} (convolutions) and {peer.end_decay:g}"

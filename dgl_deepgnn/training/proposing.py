@@ -167,7 +167,7 @@ def propose_recipe(data: str, options: Mapping[str, Any] | None = None) -> Propo
             "and decay all weights.",
             CITATIONS,
         )
-    if task.edge_feats and task.level != "edge" and not _relational(task):
+    if task.edge_feats and not _relational(task):
         found.change(
             "Edges have features: messages read them.", {"model.options.edge_messages": True}
         )

@@ -146,6 +146,7 @@ def test_edges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     recipe = recipe_of("tracks")
     assert recipe.training.batching.size == 3  # of 12 graphs to train on
+    assert recipe.model.options == {"edge_messages": True}
     takes_a_step(recipe)
 
 
