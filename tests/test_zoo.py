@@ -21,7 +21,7 @@ from dgl_deepgnn.training.run import summarize
 
 ZOO = Path(str(files("dgl_deepgnn.zoo")))
 NAMES = list_pretrained(zoo=ZOO)
-MAX_BYTES = 20e6
+MAX_BYTES = 30e6
 PLANETOID = ("cora", "citeseer", "pubmed")
 
 

@@ -290,7 +290,7 @@ TASKS: dict[str, Task] = {
     "nci1": Task(
         data="tu:NCI1",
         folder="NCI1_",
-        ours=None,
+        ours="resgin16.nci1",
         splits=10,
         references=(
             _gin(
@@ -304,7 +304,7 @@ TASKS: dict[str, Task] = {
     "tolokers": Task(
         data="tolokers",
         folder="tolokers_",
-        ours=None,
+        ours="resgraphsage16.tolokers",
         splits=10,
         references=(_sage(5, f"{CLASSIC}, 5 layers as in arXiv:2302.11640"),),
         target="binary",
