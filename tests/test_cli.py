@@ -397,15 +397,15 @@ def test_errors_name_pages_that_there_are() -> None:
 def test_init(command: Any, tmp_path: Path) -> None:
     result = command("init", "--data", "digits", "--option", "neighbors=6")
     assert result.code == 0
-    assert "Train: dgl-deepgnn train resgcn16.digits.yaml" in result.out
-    recipe = load_recipe(tmp_path / "resgcn16.digits.yaml")
+    assert "Train: dgl-deepgnn train resgraphsage16.digits.yaml" in result.out
+    recipe = load_recipe(tmp_path / "resgraphsage16.digits.yaml")
     assert recipe.data.options == {"neighbors": 6}
     again = command("init", "--data", "digits")
     assert again.code == 2 and "never overwritten" in again.err
     wrong = command("init", "--data", "digits", "--output", "mine.txt")
     assert wrong.code == 2 and "ends in .yaml" in wrong.err
-    shown = command("init", "--data", "digits", "--output", "mine.yaml", "--json")
+    shown = command("init", "--data", "tracks", "--output", "mine.yaml", "--json")
     content = json.loads(shown.out)
-    assert content["recipe"] == "mine.yaml" and "20 labels a class" in str(content["reasons"])
+    assert content["recipe"] == "mine.yaml" and "messages read them" in str(content["reasons"])
     trained = command("train", "mine.yaml", "--epochs", 1, "--num-layers", 2, "--seeds", 0)
     assert trained.code == 0

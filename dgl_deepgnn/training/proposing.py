@@ -74,8 +74,10 @@ class Proposal:
         Examples
         --------
         >>> print(propose_recipe("digits").to_yaml())
-        # digits: 1,797 nodes, 19,858 edges beside self-loops, 64 features; node multiclass, ...
-        name: resgcn16.digits
+        # digits: 1,797 nodes, 19,858 edges beside self-loops, 64 features; node multiclass, 10
+        ...
+        name: resgraphsage16.digits
+        extends: template.node
         ...
         """
         lines = [f"# {line}" for line in _wrapped(self.facts)]
