@@ -67,7 +67,7 @@ class GCN(nn.Module):
 
 
 class InteractionNetwork(nn.Module):
-    """Interaction network for tracks, as DeZoort et al. have it (arXiv:2103.16701, section 3).
+    """Interaction network for tracks, as DeZoort et al. have it (arXiv:2103.16701).
 
     Effects of edges, summed at the nodes they point to, change these; what both ends have become,
     and the effect, score an edge.

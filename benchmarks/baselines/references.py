@@ -205,17 +205,20 @@ def _sage(layers: int, source: str, *published: Published) -> Reference:
     )
 
 
-INTERACTION = Reference(
-    name="interaction network",
-    candidates=tuple(
-        Candidate(Peer("DGL", "InteractionNetwork", 1, 40, 0.0, batch_size=size), rate)
-        for rate, size in product((0.001, 0.003, 0.01), (1, 4))
-    ),
-    source="arXiv:2103.16701; learning rate and batch by validation",
-    epochs=200,
-    patience=50,
-    every=1,
-)
+def _collisions(ours: str, data: str) -> Task:
+    """Edges of collisions, of which the package's loader knows the place, and their own network."""
+    network = Reference(
+        name="interaction network",
+        candidates=tuple(
+            Candidate(Peer("DGL", "InteractionNetwork", 1, 40, 0.0, batch_size=size), rate)
+            for rate, size in product((0.001, 0.003, 0.01), (1, 4))
+        ),
+        source="arXiv:2103.16701; learning rate and batch by validation",
+        epochs=200,
+        patience=50,
+        every=1,
+    )
+    return Task(data, f"{data}_", ours, splits=1, references=(network,), target="binary")
 
 
 def _by_test(score: str) -> Published:
@@ -309,21 +312,7 @@ TASKS: dict[str, Task] = {
         references=(_sage(5, f"{CLASSIC}, 5 layers as in arXiv:2302.11640"),),
         target="binary",
     ),
-    "tracks": Task(
-        data="tracks",
-        folder="tracks_",  # in the package
-        ours="resgraphsage32.tracks",
-        splits=1,
-        references=(INTERACTION,),
-        target="binary",
-    ),
-    "trackml": Task(
-        data="trackml",
-        folder="trackml_",  # found by itself
-        ours="resgraphsage16.trackml",
-        splits=1,
-        references=(INTERACTION,),
-        target="binary",
-    ),
+    "tracks": _collisions("resgraphsage32.tracks", "tracks"),
+    "trackml": _collisions("resgraphsage16.trackml", "trackml"),
 }
 """By name, in the order in which they are run."""

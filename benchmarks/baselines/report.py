@@ -20,9 +20,10 @@ RULES = f"""\
 Networks of DGL's own layers, and for tracks the interaction network made for them, trained in our
 recipes' protocol beside the zoo's models:
 
-- Data and splits are those of our recipes: on Cora, Citeseer and Pubmed the public split,
-  elsewhere ten splits or folds, of which seed s takes that of number s. Seeds {SEEDS[0]} to
-  {SEEDS[-1]} are reported, those of our recipes.
+- Data and splits are those of our recipes: on Cora, Citeseer and Pubmed the public split, on
+  tracks and trackml the one there is, elsewhere ten splits or folds, of which seed s takes that of
+  number s. Seeds {SEEDS[0]} to {SEEDS[-1]} are reported, those of our recipes (which have the first
+  five on tracks and trackml).
 - The epoch is chosen by the validation score (a tie by the validation loss), training ends when
   that has not got better for so many epochs, and the test part is evaluated once, at the chosen
   epoch. This is not what all authors do: GCNII's choose by validation loss, and GIN's take the

@@ -2,20 +2,50 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
 import dgl
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmarks.baselines.networks import InteractionNetwork, make_network
 from benchmarks.baselines.protocol import Scores
 from benchmarks.baselines.references import Candidate, Reference
 from benchmarks.time_to_accuracy.contenders import PeerTraining
 from dgl_deepgnn.data import TaskData, evaluate_metrics, loss_function, main_metric
+from dgl_deepgnn.data.task_data import Target
 
 __all__ = ["EdgeTraining", "ReferenceTraining"]
 
 
-class ReferenceTraining(PeerTraining):
+class _Scored(ABC):
+    """What has a network and scores of a part can be evaluated, kept and taken back."""
+
+    _model: nn.Module
+    _target: Target
+    _loss: Callable[[Tensor, Tensor], Tensor]
+
+    @abstractmethod
+    def scores(self, part: str) -> tuple[Tensor, Tensor]:
+        """Scores and labels of a part."""
+
+    def evaluate(self, part: str) -> Scores:
+        """Loss and metrics of a part of the split."""
+        scores, labels = self.scores(part)
+        loss = self._loss(scores, labels).item()
+        return {"loss": loss, **evaluate_metrics(self._target, scores, labels)}
+
+    def weights(self) -> dict[str, Tensor]:
+        """Copy of the weights, and of the statistics of batch normalization."""
+        return {name: value.clone() for name, value in self._model.state_dict().items()}
+
+    def restore(self, weights: dict[str, Tensor]) -> None:
+        """Take weights back."""
+        self._model.load_state_dict(weights)
+
+
+class ReferenceTraining(PeerTraining, _Scored):
     """A network of DGL's layers, its learning rate halved now and then if that is asked for.
 
     Parameters
@@ -48,22 +78,8 @@ class ReferenceTraining(PeerTraining):
         super().epoch()
         self._schedule.step()
 
-    def evaluate(self, part: str) -> Scores:
-        """Loss and metrics of a part of the split."""
-        scores, labels = self.scores(part)
-        loss = self._loss(scores, labels).item()
-        return {"loss": loss, **evaluate_metrics(self._target, scores, labels)}
 
-    def weights(self) -> dict[str, Tensor]:
-        """Copy of the weights, and of the statistics of batch normalization."""
-        return {name: value.clone() for name, value in self._model.state_dict().items()}
-
-    def restore(self, weights: dict[str, Tensor]) -> None:
-        """Take weights back."""
-        self._model.load_state_dict(weights)
-
-
-class EdgeTraining:
+class EdgeTraining(_Scored):
     """An interaction network on the edges of many graphs, each whole in one part of the split.
 
     Edges that no part counts, mirrored ones and self-loops, are taken out: it reads a collision's
@@ -102,28 +118,18 @@ class EdgeTraining:
         self._model.train()
         train = self._parts["train"]
         for some in torch.randperm(len(train)).split(self._size):
-            scores, labels = self._scores([train[index] for index in some.tolist()])
+            scores, labels = self._run([train[index] for index in some.tolist()])
             self._optimizer.zero_grad()
             self._loss(scores, labels).backward()
             self._optimizer.step()
 
     @torch.no_grad()
-    def evaluate(self, part: str) -> Scores:
-        """Loss and metrics of a part of the split."""
+    def scores(self, part: str) -> tuple[Tensor, Tensor]:
+        """Scores and labels of the edges of a part."""
         self._model.eval()
-        scores, labels = self._scores(self._parts[part])
-        loss = self._loss(scores, labels).item()
-        return {"loss": loss, **evaluate_metrics(self._target, scores, labels)}
+        return self._run(self._parts[part])
 
-    def weights(self) -> dict[str, Tensor]:
-        """Copy of the weights."""
-        return {name: value.clone() for name, value in self._model.state_dict().items()}
-
-    def restore(self, weights: dict[str, Tensor]) -> None:
-        """Take weights back."""
-        self._model.load_state_dict(weights)
-
-    def _scores(self, some: list[tuple[dgl.DGLGraph, Tensor]]) -> tuple[Tensor, Tensor]:
+    def _run(self, some: list[tuple[dgl.DGLGraph, Tensor]]) -> tuple[Tensor, Tensor]:
         graph = dgl.batch([graph for graph, _ in some])
         scores = self._model(graph, graph.ndata["feat"], graph.edata["feat"])
         return scores[:, None], torch.cat([labels for _, labels in some])

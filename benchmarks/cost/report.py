@@ -55,9 +55,9 @@ Other questions have tables and commands of their own:
 - [time_to_accuracy.md](time_to_accuracy.md): seconds to a validation score, the recipes' models
   beside GCNII, GraphSAGE and GIN of DGL's and PyTorch Geometric's layers
   (`python -m benchmarks.time_to_accuracy`; takes hours, and goes on where it was stopped);
-- [baselines.md](baselines.md): test scores of GCNII, GCN, GraphSAGE and GIN of DGL's layers in our
-  protocol, beside the zoo's models (`python -m benchmarks.baselines`; takes hours, and goes on
-  where it was stopped);
+- [baselines.md](baselines.md): test scores of GCNII, GCN, GraphSAGE, GIN and an interaction network
+  in our protocol, beside the zoo's models (`python -m benchmarks.baselines`; takes hours, and goes
+  on where it was stopped);
 - [hooks.md](hooks.md): what `critical_` makes of models as DGL's users write them, before training
   and in it (`python -m benchmarks.hooks`; training takes hours, `--steps 0` leaves it out;
   `--workers 2` for two cores), and of every convolution of DGL's, in

@@ -220,7 +220,8 @@ def find_loader(name: str) -> tuple[Loader, tuple[str, ...]]:
             return DATASETS[family], (rest,)
     if is_dgl_class(name):
         return DATASETS["dgl:CLASS"], (name,)
-    if name not in DATASETS and re.search(r"[/\\]|\.\w+$", name):
+    of_a_kind = colon and len(prefix) > 1  # one letter is a drive
+    if name not in DATASETS and not of_a_kind and re.search(r"[/\\]|\.\w+$", name):
         raise UnknownNameError(
             f"There is no data set {name!r}. Data of your own have their kind in front: "
             f"'file:{name}' for what dgl.save_graphs wrote, 'csv:FOLDER' for a folder of DGL's CSV."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -205,13 +205,11 @@ class _Subgraphs(Dataset[Batch]):
 
 
 @contextmanager
-def _of_a_piece(piece: str, remedy: str, inside: bool = True) -> Iterator[None]:
+def _of_a_piece(piece: str, remedy: str) -> Iterator[None]:
     """Say of a piece without a cycle that it is one, and what to do."""
     try:
         yield
     except AcyclicGraphError as error:
-        if not inside:
-            raise
         raise DGLError(
             f"{piece} has no directed cycle, so that no scale of weights is critical there: "
             f"signals die. Give every node a self-loop (data.options.self_loops), or take {remedy}."
@@ -234,7 +232,8 @@ class Collator:
         # `batch` copies the features, even those of one graph.
         graph = graphs[0] if len(graphs) == 1 else batch(graphs)
         weight = graph.edata["weight"] if data.weighted else None
-        with _of_a_piece("A part of the graph", "fewer training.batching.parts", parts is not None):
+        piece = _of_a_piece("A part of the graph", "fewer training.batching.parts")
+        with nullcontext() if parts is None else piece:
             self._operator = model.operator(graph, weight)
         # Features of parts stay where they are, in a file perhaps: each batch takes its rows.
         self._nodes = None if parts is None else parts.nodes

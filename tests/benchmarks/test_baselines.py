@@ -162,7 +162,7 @@ def test_an_interaction_network_learns_from_the_edges_of_its_part() -> None:
     training = EdgeTraining(reference, reference.candidates[-1], data, 0)
     before, weights = training.evaluate("test"), training.weights()
     (mask,) = (split["val"] for split in data.splits)
-    _, labels = training._scores(training._parts["val"])
+    _, labels = training.scores("val")
     assert labels.tolist() == data.labels[mask].tolist()
     for _ in range(10):
         training.epoch()

@@ -44,11 +44,12 @@ def test_every_required_name_is_listed():
 def test_unknown_name_proposes_the_nearest():
     with pytest.raises(UnknownNameError, match="Did you mean 'digits'"):
         load_data("digts")
-    for path in ("graphs.bin", "./graphs", "data\\graphs.bin"):
+    for path in ("graphs.bin", "./graphs", "data\\graphs.bin", "C:\\graphs.bin"):
         with pytest.raises(UnknownNameError, match=re.escape(f"'file:{path}' for what dgl.save")):
             load_data(path)
-    with pytest.raises(UnknownNameError, match="no data set 'nowhere:x'"):
-        load_data("nowhere:x")
+    for name in ("nowhere:x", "nowhere:x.bin"):
+        with pytest.raises(UnknownNameError, match=f"no data set '{name}'. Allowed"):
+            load_data(name)
 
 
 def test_unknown_option_lists_the_allowed_ones():
