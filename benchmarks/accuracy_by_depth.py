@@ -25,6 +25,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.baselines.networks import make_network
 from benchmarks.cost.report import table
+from benchmarks.rows import append_row, read_rows
 from benchmarks.time_to_accuracy.contenders import PeerTraining
 from benchmarks.time_to_accuracy.tasks import Peer
 from dgl_deepgnn.data import TaskData
@@ -125,16 +126,14 @@ class Rows:
 
     def __init__(self, path: Path = ROWS) -> None:
         self.path = path
-        lines = path.read_text("utf-8").splitlines() if path.exists() else []
-        self.rows = {self._key(row): row for row in map(json.loads, lines)}
+        self.rows = {self._key(row): row for row in read_rows(path)}
 
     def get(self, *key: Any) -> dict[str, Any]:
         """Row of arm, depth, rate and seed."""
         if key not in self.rows:
             self.rows[key] = train(*key)
             print(json.dumps(self.rows[key]), flush=True)
-            with open(self.path, "a", encoding="utf-8") as file:
-                file.write(json.dumps(self.rows[key]) + "\n")
+            append_row(self.path, self.rows[key])
         return self.rows[key]
 
     def measure(self, arm: str, depth: int) -> None:

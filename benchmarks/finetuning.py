@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ import numpy as np
 import torch
 
 from benchmarks.cost.report import table
+from benchmarks.rows import append_row, read_rows
 from dgl_deepgnn.data import TaskData, load_data
 from dgl_deepgnn.files import write_text
 from dgl_deepgnn.hub.finetuning import finetuning_recipe
@@ -80,15 +80,13 @@ class Rows:
     """Trainings by what they are of; those that there are not yet are made."""
 
     def __init__(self) -> None:
-        lines = ROWS.read_text().splitlines() if ROWS.exists() else []
-        self.rows = {self._key(row): row for row in map(json.loads, lines)}
+        self.rows = {self._key(row): row for row in read_rows(ROWS)}
 
     def get(self, *key: Any) -> dict[str, Any]:
         """Row of arm, labels, rate and seed."""
         if key not in self.rows:
             self.rows[key] = train(*key)
-            with open(ROWS, "a", encoding="utf-8") as file:
-                file.write(json.dumps(self.rows[key]) + "\n")
+            append_row(ROWS, self.rows[key])
         return self.rows[key]
 
     def tuned(self, arm: str, labels: int, rate: float) -> float:

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.cost.report import table
+from benchmarks.rows import append_row, read_rows
 from dgl_deepgnn.data import TaskData, main_metric
 from dgl_deepgnn.files import write_text
 from dgl_deepgnn.recipe import Recipe, load_recipe
@@ -179,8 +180,7 @@ class Rows:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        lines = path.read_text("utf-8").splitlines() if path.exists() else []
-        self.rows = {self._key(row): row for row in map(json.loads, lines)}
+        self.rows = {self._key(row): row for row in read_rows(path)}
 
     def make(self, level: str, data: str, variant: str, seed: int) -> None:
         """Train, unless that is done."""
@@ -188,8 +188,7 @@ class Rows:
             row = train(level, data, variant, seed)
             print(json.dumps(row), flush=True)
             self.rows[self._key(row)] = row
-            with open(self.path, "a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
+            append_row(self.path, row)
 
     def scores(self, data: str, variant: str) -> dict[int, float]:
         """Validation scores by seed; a training that diverged before any has 0."""

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.rows import append_row, read_rows
 from dgl_deepgnn.data import TaskData, load_data
 from dgl_deepgnn.files import write_figure, write_json, write_text
 from dgl_deepgnn.recipe import load_recipe
@@ -70,13 +71,8 @@ class Measurements:
         data, family, optimizer, steps = key
         self.file = RESULTS / f"{data}.{family}.{optimizer}.{steps}-steps.jsonl"
         self.scores: dict[tuple[bool, str], Curve] = defaultdict(lambda: defaultdict(dict))
-        if self.file.exists():
-            lines = self.file.read_text().splitlines(keepends=True)
-            if lines and not lines[-1].endswith("\n"):  # a kill can leave half a line
-                write_text(self.file, "".join(lines[:-1]))
-                lines.pop()
-            for line in lines:
-                self._enter(json.loads(line))
+        for line in read_rows(self.file):
+            self._enter(line)
 
     def _enter(self, line: dict[str, Any]) -> None:
         losses = [*line["losses"], *[CAP] * (self.key[3] - len(line["losses"]))]
@@ -121,8 +117,7 @@ class Measurements:
             "losses": [round(step.loss / chance, 4) for step in done],
         }
         RESULTS.mkdir(exist_ok=True)
-        with open(self.file, "a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        append_row(self.file, line)
         self._enter(line)
 
 

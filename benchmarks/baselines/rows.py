@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from benchmarks.baselines.references import TUNING_SEEDS, Candidate, Reference
+from benchmarks.rows import read_rows
 from dgl_deepgnn.data import main_metric
 from dgl_deepgnn.data.task_data import Target
 from dgl_deepgnn.files import write_text
 
-__all__ = ["Row", "Rows", "choose", "read", "settings"]
+__all__ = ["Row", "Rows", "choose", "settings"]
 
 Row = dict[str, Any]
 """``task``, ``reference``, ``settings``, ``seed``, and what was found."""
@@ -39,13 +40,6 @@ def settings(reference: Reference, candidate: Candidate) -> dict[str, Any]:
         "halving": reference.halving,
     }
     return {key: value for key, value in facts.items() if value is not None}
-
-
-def read(file: Path) -> list[Row]:
-    """Rows of a file, if there is one."""
-    if not file.exists():
-        return []
-    return [json.loads(line) for line in file.read_text("utf-8").splitlines()]
 
 
 class Rows:
@@ -93,7 +87,7 @@ class Rows:
         def save(rows: list[Row]) -> None:
             write_text(file, "".join(json.dumps(row) + "\n" for row in rows))
 
-        return cls(read(file), save)
+        return cls(read_rows(file), save)
 
     @staticmethod
     def _key(row: Row) -> str:

@@ -257,3 +257,19 @@ def test_self_loops_that_were_added_are_not_counted(save: Any) -> None:
     alone = dgl.graph(([], []), num_nodes=50)
     alone.ndata.update(graph.ndata)
     assert "NO EDGES" in facts_of(save([alone]))
+
+
+@pytest.mark.parametrize(
+    ("name", "own"), [("resgin16.nci1", set()), ("resgraphsage16.tolokers", {"epochs"})]
+)
+def test_recipes_that_say_they_are_proposed(name: str, own: set[str], tmp_path: Path) -> None:
+    recipe = load_recipe(name)
+    try:
+        proposal = propose_recipe(recipe.data.name)
+    except DGLError as error:
+        pytest.skip(f"the data of {name} is not at hand: {error}")
+    (tmp_path / "proposed.yaml").write_text(proposal.to_yaml(), "utf-8")
+    proposed = load_recipe(tmp_path / "proposed.yaml")
+    for section in ("data", "model", "optimizer", "schedule"):
+        assert getattr(recipe, section) == getattr(proposed, section)
+    assert recipe.training.model_dump(exclude=own) == proposed.training.model_dump(exclude=own)
