@@ -25,7 +25,12 @@ from benchmarks.rows import append_row, read_rows
 from dgl_deepgnn.data import TaskData, main_metric
 from dgl_deepgnn.files import write_text
 from dgl_deepgnn.recipe import Recipe, load_recipe
-from dgl_deepgnn.training.proposing import CITATIONS, Proposal, propose_recipe
+from dgl_deepgnn.training.proposing import (
+    CITATIONS,
+    MANY_LABELLED,
+    Proposal,
+    propose_recipe,
+)
 from dgl_deepgnn.training.run import load_task
 from dgl_deepgnn.training.trainer import DivergenceError, Trainer, is_better
 from dgl_deepgnn.wording import counted
@@ -86,6 +91,8 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         LONGER: {},
         "weight decay 0.001": {"optimizer.weight_decay": 0.001},
         "settings of citation graphs": CITATIONS,
+        "settings of few labels": {key: CITATIONS.get(key, 0.1) for key in MANY_LABELLED},
+        "settings of many labels": MANY_LABELLED,
         ALONE: {},
     },
     "graph": {

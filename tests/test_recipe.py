@@ -59,6 +59,7 @@ def test_packaged_recipe(name: str) -> None:
     jsonschema.validate(yaml.safe_load(text), json.loads((RECIPES / "schema.json").read_text()))
     recipe = load_recipe(name)
     dataset = recipe.data.name.rpartition(":")[2].lower()
+    dataset += f"-{split}" if (split := recipe.data.options.get("split")) else ""
     if not name.startswith("template."):
         assert recipe.name == name == f"{recipe.model.name}{recipe.model.num_layers}.{dataset}"
     assert recipe.description.strip()

@@ -19,7 +19,12 @@ __all__ = ["Proposal", "propose_recipe"]
 
 FEW_LABELS = 500
 """Training nodes a class up to which the settings of the citation graphs are better: with 230 and
-330 (Cora and Citeseer) by two points, with 3,900 (Pubmed) worse by two: benchmarks/templates.md."""
+330 (Cora and Citeseer) by three points, with 3,900 (Pubmed) worse by two
+(benchmarks/templates.md)."""
+MANY_LABELS = 100
+"""Training nodes a class from which those settings hold on to the first layer's features more, and
+decay the weights less: with 230 and 330 better by 0.4 and 1.5 points, with 20 worse by 0.6 and 0.2
+(benchmarks/templates.md)."""
 VERY_FEW_LABELS = 30
 """The same where too few edges join training nodes to say whether neighbours are alike."""
 HOMOPHILOUS = 0.5
@@ -52,6 +57,11 @@ CITATIONS = {
     "training.evaluate_every": 2,
 }
 """Of the recipes of citation graphs."""
+MANY_LABELLED = {
+    "model.options.alpha": 0.2,
+    "optimizer.weight_decay": {"branches": 0.1, "ends": 0.001},
+}
+"""What is different of those whose nodes are mostly labelled."""
 
 
 @dataclass
@@ -167,7 +177,7 @@ def propose_recipe(data: str, options: Mapping[str, Any] | None = None) -> Propo
             + ("" if alike is None else ", neighbours mostly alike")
             + ": the settings of the citation graphs, which hold on to the first layer's features "
             "and decay all weights.",
-            CITATIONS,
+            CITATIONS | (MANY_LABELLED if per_class >= MANY_LABELS else {}),
         )
     if task.edge_feats and not _relational(task):
         found.change(

@@ -62,7 +62,7 @@ def test_nodes(save: Any) -> None:
     takes_a_step(recipe)
 
 
-def test_bag_of_words_with_few_labels(save: Any) -> None:
+def test_bag_of_words_with_few_labels(save: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     graph = node_graph(feat=(torch.rand(200, 40) < 0.1).float())
     recipe = recipe_of(save([graph]))
     assert recipe.data.options == {"features": "rescale-nonzero"}
@@ -75,6 +75,13 @@ def test_bag_of_words_with_few_labels(save: Any) -> None:
     alike.ndata.update(graph.ndata)
     recipe = recipe_of(save([alike]))
     assert (recipe.model.name, recipe.model.residual) == ("resgcn", "initial")
+    assert recipe.optimizer.weight_decay.branches == 0.1
+    assert (recipe.model.options, recipe.optimizer.weight_decay.ends) == ({}, 0.005)
+    takes_a_step(recipe)
+    # With more labels, less decay.
+    monkeypatch.setattr(proposing, "MANY_LABELS", 20)
+    recipe = recipe_of(save([alike]))
+    assert (recipe.model.options, recipe.optimizer.weight_decay.ends) == ({"alpha": 0.2}, 0.001)
     assert recipe.optimizer.weight_decay.branches == 0.1
     takes_a_step(recipe)
     alike.ndata["feat"] = torch.randn(200, 40)  # the same of features that are not words
