@@ -91,7 +91,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         LONGER: {},
         "weight decay 0.001": {"optimizer.weight_decay": 0.001},
         "settings of citation graphs": CITATIONS,
-        "settings of few labels": {key: CITATIONS.get(key, 0.1) for key in MANY_LABELLED},
+        "settings of few labels": {**CITATIONS, "model.options.alpha": 0.1},
         "settings of many labels": MANY_LABELLED,
         ALONE: {},
     },

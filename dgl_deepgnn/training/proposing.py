@@ -19,7 +19,7 @@ __all__ = ["Proposal", "propose_recipe"]
 
 FEW_LABELS = 500
 """Training nodes a class up to which the settings of the citation graphs are better: with 230 and
-330 (Cora and Citeseer) by three points, with 3,900 (Pubmed) worse by two
+330 (Cora and Citeseer) by three points, with 3,900 (Pubmed) worse by two, at the decay of few
 (benchmarks/templates.md)."""
 MANY_LABELS = 100
 """Training nodes a class from which those settings hold on to the first layer's features more, and
