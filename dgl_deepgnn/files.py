@@ -41,6 +41,7 @@ __all__ = [
     "read_lines",
     "read_plain",
     "remove",
+    "require_new",
     "save_tensors",
     "write_figure",
     "write_json",
@@ -169,8 +170,7 @@ def make_folder(path: Path, advice: str = "") -> Iterator[Path]:
     UserError
         If it exists (it is never overwritten) or cannot be made.
     """
-    if os.path.lexists(path):
-        raise _exists(path, advice)
+    require_new(path, advice)
     try:
         with _temporary(path) as temporary:
             temporary.mkdir(parents=True)
@@ -180,6 +180,12 @@ def make_folder(path: Path, advice: str = "") -> Iterator[Path]:
         if os.path.lexists(path):  # another process was faster
             raise _exists(path, advice) from None
         raise UserError(f"{path} cannot be made ({error.strerror}). Give another folder.") from None
+
+
+def require_new(path: Path, advice: str = "") -> None:
+    """Raise what `make_folder` would, before any work is done that it would lose."""
+    if os.path.lexists(path):
+        raise _exists(path, advice)
 
 
 def _exists(path: Path, advice: str) -> UserError:

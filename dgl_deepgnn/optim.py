@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import pairwise
+from numbers import Real
+from statistics import mode
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from dgl_deepgnn.errors import DGLError
-from dgl_deepgnn.init.hooks import Stage, WithoutGraph, collect_stages
+from dgl_deepgnn.init.hooks import Stage, UnknownModuleError, WithoutGraph, collect_stages
 
 __all__ = ["OptimizerName", "learning_rate_factors", "param_groups"]
 
@@ -28,6 +31,7 @@ def param_groups(
     weight_decay: float | Mapping[str, float] = 0.0,
     branches: Iterable[nn.Module] | None = None,
     branch_scale: float | None = None,
+    inputs: Iterable[nn.Module] | None = None,
     strict: bool = True,
 ) -> list[dict[str, Any]]:
     r"""Parameter groups whose learning rates suit every depth and width.
@@ -39,8 +43,7 @@ def param_groups(
     ----------
     model : nn.Module
         A model of this package, or one of your own whose layers have initializer hooks, see
-        :func:`dgl_deepgnn.init.register_initializer`. Layers are taken in the order of definition;
-        the first one reads the data.
+        :func:`dgl_deepgnn.init.register_initializer`. Layers are taken in the order of definition.
     lr : float
         Learning rate of a network of width 32 with 16 residual branches of scale 1/4.
     optimizer : {"adam", "adamw", "sgd"}
@@ -53,12 +56,18 @@ def param_groups(
         term of the loss, whose minimum knows nothing of learning rates: there it stays itself.
     branches : iterable of nn.Module, optional
         The submodules whose outputs are added to their inputs. A model that has the attributes
-        `branches` and `branch_scale`, as this package's have, needs neither argument.
+        `branches` and `branch_scale`, as this package's have, needs neither argument, nor does one
+        that holds or wraps such models.
     branch_scale : float, optional
         The factor in front of each branch; 1 by default.
+    inputs : iterable of nn.Module, optional
+        The submodules that read the data: the first layer of each gets the rate of a first layer.
+        By default it is the model's first layer (none, if it takes what an embedding in front of
+        it gives), with those beside it in an ``nn.ModuleDict`` that have other inputs and as many
+        outputs.
     strict : bool
-        Whether a module with parameters but without a hook is an error; otherwise its parameters
-        are treated like biases.
+        Whether a weight matrix without a hook is an error; otherwise it is treated like a bias.
+        Its module's other layers are taken either way, and scalars and vectors are biases.
 
     Returns
     -------
@@ -70,7 +79,7 @@ def param_groups(
     ------
     DGLError
         If an argument is out of range, a branch is not part of the model, a name not that of a
-        parameter, or a module's class unknown.
+        parameter, a parameter without shape yet, or the class of a module with weights unknown.
 
     Examples
     --------
@@ -80,10 +89,9 @@ def param_groups(
     >>> [(len(group["params"]), group["lr"]) for group in optimizer.param_groups]
     [(3, 0.01), (64, 0.0025), (65, 0.005)]
     """
-    if not lr > 0:
-        raise DGLError(f"lr must be positive, got {lr!r}.")
+    _require_positive("lr", lr)
     factors = learning_rate_factors(
-        model, optimizer, branches=branches, branch_scale=branch_scale, strict=strict
+        model, optimizer, branches=branches, branch_scale=branch_scale, inputs=inputs, strict=strict
     )
     parameters = dict(model.named_parameters())
     if isinstance(weight_decay, Mapping):
@@ -97,8 +105,8 @@ def param_groups(
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in parameters.items():
         decay = weight_decay.get(name, 0.0)
-        if decay < 0:
-            raise DGLError(f"weight_decay must not be negative, got {decay!r}.")
+        if not (isinstance(decay, Real) and 0 <= decay < math.inf):
+            raise DGLError(f"weight_decay must not be negative, and finite, got {decay!r}.")
         groups.setdefault((factors[name], decay), []).append(parameter)
     return [
         {
@@ -116,6 +124,7 @@ def learning_rate_factors(
     *,
     branches: Iterable[nn.Module] | None = None,
     branch_scale: float | None = None,
+    inputs: Iterable[nn.Module] | None = None,
     strict: bool = True,
 ) -> dict[str, float]:
     r"""What :func:`param_groups` multiplies the learning rate of each parameter with.
@@ -135,8 +144,9 @@ def learning_rate_factors(
     and, with SGD, times :math:`\sqrt{m/32}`, m the outputs, but for the layer that makes the
     scores.
 
-    A layer with fewer inputs than the first one has outputs may read data, too, such as edge
-    features, or the scores: its :math:`32/n` is at most 1.
+    A layer with fewer inputs than the network is wide may read data, too, such as edge features,
+    or the scores: its :math:`32/n` is at most 1, but for one inside a branch that takes just what
+    the layer before gives.
 
     A step of Adam moves the output of one branch by about :math:`\tau n` times the learning rate,
     one of SGD by :math:`\tau^2 n` times the gradient there, whose entries are of order
@@ -146,7 +156,7 @@ def learning_rate_factors(
 
     Parameters
     ----------
-    model, optimizer, branches, branch_scale, strict
+    model, optimizer, branches, branch_scale, inputs, strict
         As in :func:`param_groups`.
 
     Returns
@@ -170,56 +180,158 @@ def learning_rate_factors(
             f"optimizer must be one of {', '.join(map(repr, get_args(OptimizerName)))}, "
             f"got {optimizer!r}."
         )
-    if branches is None:
-        branches = getattr(model, "branches", ())
-        branch_scale = getattr(model, "branch_scale", 1.0) if branch_scale is None else branch_scale
-    branches = list(branches)
-    scale = 1.0 if branch_scale is None else branch_scale
-    if not scale > 0:
-        raise DGLError(f"branch_scale must be positive, got {scale!r}.")
-    inside = _parameters_of(branches, model)
-    # How much all branches together move the output, beside BRANCHES of scale 1/sqrt(BRANCHES).
+    if not isinstance(model, nn.Module):
+        raise DGLError(f"model must be a torch.nn.Module, got {model!r}.")
+    if lazy := [n for n, p in model.named_parameters() if nn.parameter.is_lazy(p)]:
+        raise DGLError(f"{lazy[0]} has no shape yet: call the model once with its data before.")
     power = 2 if optimizer == "sgd" else 1
-    together = len(branches) * scale**power / BRANCHES ** (1 - power / 2)
-    in_branch = 1 / together if branches else 1.0
+    inside: dict[int, float] = {}
+    for some, scale in _branches(model, branches, branch_scale):
+        # How much all branches together move the output, beside BRANCHES of 1/sqrt(BRANCHES).
+        together = len(some) * scale**power / BRANCHES ** (1 - power / 2)
+        inside |= {id(p): 1 / together for branch in some for p in branch.parameters()}
     stages = _stages(model, strict)
-    width = max((linear.fan_out for linear in stages[0]), default=0) if stages else 0
+    width = _width(stages)
     fan_in = {id(m.weight): m.fan_in for stage in reversed(stages) for m in stage}
     fan_out = {id(m.weight): m.fan_out for stage in stages for m in stage}
-    first = {id(m.weight) for stage in stages[:1] for m in stage}
+    chained = set(_chained(stages))
+    first = _readers(model, stages, inputs)
     scores = {id(t) for stage in stages[-1:] for m in stage for t in (m.weight, m.bias)}
     factors = {}
     for name, parameter in model.named_parameters():
-        inputs = fan_in.get(id(parameter), WIDTH)
-        factor = in_branch if id(parameter) in inside else 1.0
-        if id(parameter) in inside or id(parameter) not in first:
-            factor *= WIDTH / (inputs if inputs >= width else max(inputs, WIDTH))
-        outputs = fan_out.get(id(parameter), parameter.shape[-1] if parameter.ndim else 0)
-        if optimizer == "sgd" and outputs >= width > 0 and id(parameter) not in scores:
+        key = id(parameter)
+        factor = inside.get(key, 1.0)
+        if key in inside or key not in first:
+            n = fan_in.get(key, WIDTH)
+            exact = n >= width or (key in inside and key in chained)
+            factor *= WIDTH / (n if exact else max(n, WIDTH))
+        outputs = fan_out.get(key, parameter.shape[-1] if parameter.ndim else 0)
+        if optimizer == "sgd" and outputs >= width > 0 and key not in scores:
             factor *= math.sqrt(outputs / WIDTH)
         factors[name] = factor
     return factors
 
 
-def _parameters_of(branches: list[nn.Module], model: nn.Module) -> set[int]:
+def _require_positive(name: str, value: object) -> None:
+    if not (isinstance(value, Real) and 0 < float(value) < math.inf):
+        raise DGLError(f"{name} must be positive, and finite, got {value!r}.")
+
+
+def _branches(
+    model: nn.Module, branches: Iterable[nn.Module] | None, scale: float | None
+) -> list[tuple[list[nn.Module], float]]:
+    """Branches and their scale, of each network in the model that has some."""
+    if scale is not None:
+        _require_positive("branch_scale", scale)
+    if branches is not None:
+        some = _modules("branches", branches, model)
+        return [(some, 1.0 if scale is None else scale)] if some else []
+    found = []
+    for part in model.modules():  # what wraps a network has no such attributes
+        theirs, own = getattr(part, "branches", None), getattr(part, "branch_scale", None)
+        if isinstance(theirs, Iterable) and isinstance(own, Real):
+            found.append((list(theirs), float(own) if scale is None else scale))
+    if scale is not None and not found:
+        raise DGLError(f"branch_scale={scale!r} is of no use without branches: name them.")
+    return [(some, own) for some, own in found if some]
+
+
+def _modules(name: str, values: Any, model: nn.Module) -> list[nn.Module]:
+    """The submodules of the argument of that name."""
+    values = values.values() if isinstance(values, nn.ModuleDict) else values
+    some = list(values) if isinstance(values, Iterable) and not isinstance(values, str) else values
+    if not isinstance(some, list):
+        raise DGLError(f"{name} must be a list of modules, such as [model.layer], got {some!r}.")
+    for value in some:
+        if not isinstance(value, nn.Module):
+            raise DGLError(f"{name} must be modules, such as model.layers[1:-1], got {value!r}.")
+        if isinstance(value, nn.ModuleList | nn.ModuleDict):
+            raise DGLError(f"{name} holds a {type(value).__name__}: give its entries one by one.")
     own = {id(parameter) for parameter in model.parameters()}
-    found = {id(parameter) for branch in branches for parameter in branch.parameters()}
-    if not found <= own:
+    if not {id(parameter) for value in some for parameter in value.parameters()} <= own:
         raise DGLError(
-            f"branches holds parameters that are not part of {type(model).__name__}: give its own "
+            f"{name} holds parameters that are not part of {type(model).__name__}: give its own "
             "submodules, such as model.layers[1:-1]."
         )
-    return found
+    return some
+
+
+def _width(stages: list[Stage]) -> int:
+    """Of the network: what most layers give, and the first one not less than."""
+    outputs = [max(m.fan_out for m in stage) for stage in stages if stage]
+    return min(outputs[0], mode(outputs)) if outputs else 0
+
+
+def _chained(stages: list[Stage]) -> Iterator[int]:
+    """Weights that take as many features as the stage before them gives."""
+    for before, stage in pairwise(stages):
+        given = {m.fan_out for m in before}
+        yield from (id(m.weight) for m in stage if {m.fan_in} == given)
+
+
+def _readers(model: nn.Module, stages: list[Stage], inputs: Iterable[nn.Module] | None) -> set[int]:
+    """Weights that are multiplied with the data."""
+    if inputs is not None:
+        return {w for part in _modules("inputs", inputs, model) for w in _first(part, stages)}
+    if not stages or _embedded(model, stages):
+        return set()
+    first, outputs = {id(m.weight) for m in stages[0]}, {m.fan_out for m in stages[0]}
+    sizes = {id(m.weight): (m.fan_in, m.fan_out) for stage in stages for m in stage}
+    for group in model.modules():
+        # An encoder for each type of nodes; a chain of layers may be in a dict, too.
+        entries = group.values() if isinstance(group, nn.ModuleDict) else ()
+        heads = [_first(entry, stages) for entry in entries]
+        if first in heads:
+            for head in heads:
+                if all({sizes[w][1]} == outputs != {sizes[w][0]} for w in head):
+                    first = first | head
+    return first
+
+
+def _first(part: nn.Module, stages: list[Stage]) -> set[int]:
+    """Weights of the first stage that has some of this module."""
+    own = {id(parameter) for parameter in part.parameters()}
+    found = [{id(m.weight) for m in stage if id(m.weight) in own} for stage in stages]
+    return next(filter(None, found), set())
+
+
+def _embedded(model: nn.Module, stages: list[Stage]) -> bool:
+    """Whether the first stage takes what a matrix without stage, an embedding say, gives."""
+    known = {id(m.weight) for stage in stages for m in stage}
+    sizes: set[int] = set()
+    for parameter in model.parameters():
+        if id(parameter) in known:
+            break
+        sizes |= set(parameter.shape) if _is_matrix(parameter) else set()
+    return all(m.fan_in in sizes for m in stages[0])
 
 
 def _stages(model: nn.Module, strict: bool) -> list[Stage]:
     """Linear maps of a model, which is left as it is."""
+    context = WithoutGraph(strict=False, into_unknown=True)
     # Hooks reset what no initialization draws: all of it is put back.
     tensors: list[Tensor] = [*model.parameters(), *model.buffers()]
-    kept = [(t, t.detach().clone()) for t in tensors if not nn.parameter.is_lazy(t)]
+    kept = [(t, t._version, t.detach().clone()) for t in tensors]
     with torch.random.fork_rng(range(torch.cuda.device_count())), torch.no_grad():
         try:
-            return collect_stages(model, WithoutGraph(strict=strict))
+            stages = collect_stages(model, context)
         finally:
-            for tensor, value in kept:
-                tensor.copy_(value)
+            for tensor, version, value in kept:
+                if tensor._version != version:  # else a backward pass may still want it
+                    tensor.copy_(value)
+    known = {id(m.weight) for stage in stages for m in stage}
+    for module in context.left if strict else ():
+        for name, parameter in module.named_parameters(recurse=False):
+            if _is_matrix(parameter) and id(parameter) not in known:
+                raise UnknownModuleError(
+                    module,
+                    f"How many inputs {name} of {type(module).__name__} has is not known; describe "
+                    "it with dgl_deepgnn.init.register_initializer.",
+                    root=model,
+                )
+    return stages
+
+
+def _is_matrix(parameter: Tensor) -> bool:
+    """A leading 1 is that of attention vectors and tokens."""
+    return parameter.ndim >= 2 and len(parameter) > 1

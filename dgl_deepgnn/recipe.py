@@ -310,6 +310,8 @@ class SpeedupSection(_Section):
             raise ValueError("targets are fractions of the chance-level loss: between 0 and 1")
         if any(rate <= 0 for rate in self.learning_rates):
             raise ValueError("learning_rates must be positive")
+        if len({f"{rate:.3g}" for rate in self.learning_rates}) < len(self.learning_rates):
+            raise ValueError("learning_rates must differ in their first three digits")
         return self
 
     @model_validator(mode="before")

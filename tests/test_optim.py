@@ -125,6 +125,16 @@ def test_a_name_for_what_is_wrong() -> None:
     model = Own(8, 2, 1.0)
     for options, message in (
         ({"branches": [nn.Linear(2, 2)]}, "not part of Own"),
+        ({"branches": [model.layers]}, "holds a ModuleList: give its entries"),
+        ({"branches": ["layers.0"]}, "must be modules, .* got 'layers.0'"),
+        ({"branches": "layers"}, "must be a list of modules"),
+        ({"branches": model.embed}, "must be a list of modules"),
+        ({"inputs": [nn.Linear(2, 2)]}, "inputs holds parameters that are not part of Own"),
+        ({"branch_scale": 0.5}, "of no use without branches"),
+        ({"branch_scale": float("inf")}, "branch_scale must be positive, and finite"),
+        ({"branch_scale": "1"}, "branch_scale must be positive"),
+        ({"weight_decay": float("nan")}, "weight_decay must not be negative"),
+        ({"weight_decay": None}, "weight_decay must not be negative"),
         ({"optimizer": "rmsprop"}, "'adam', 'adamw', 'sgd'"),
         ({"branch_scale": 0.0}, "branch_scale must be positive"),
         ({"weight_decay": -1.0}, "must not be negative"),
@@ -132,12 +142,113 @@ def test_a_name_for_what_is_wrong() -> None:
     ):
         with pytest.raises(DGLError, match=message):
             param_groups(model, 0.1, **options)  # type: ignore[arg-type]
-    with pytest.raises(DGLError, match="lr must be positive"):
-        param_groups(model, 0.0)
+    for lr in (0.0, float("inf"), float("nan"), "0.1", None):
+        with pytest.raises(DGLError, match="lr must be positive, and finite"):
+            param_groups(model, lr)  # type: ignore[arg-type]
+    with pytest.raises(DGLError, match=r"must be a torch.nn.Module, got \[\]"):
+        param_groups([], 0.1)  # type: ignore[arg-type]
+    for strict in (True, False):
+        with pytest.raises(DGLError, match=r"0.weight has no shape yet: call the model once"):
+            param_groups(nn.Sequential(nn.LazyLinear(3)), 0.1, strict=strict)
     unknown = nn.Sequential(nn.Linear(4, 4), nn.Bilinear(4, 4, 4))
     with pytest.raises(UnknownModuleError, match="Bilinear"):
         param_groups(unknown, 0.1)
     assert rates(unknown, strict=False)["1.weight"] == 1
+
+
+class ReZero(nn.Module):
+    """Scalars of the model's own, and in each layer."""
+
+    class Layer(nn.Module):
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            self.gamma, self.inner = nn.Parameter(torch.ones(width)), nn.Linear(width, width)
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.alpha, self.token = nn.Parameter(torch.zeros(4)), nn.Parameter(torch.zeros(1, width))
+        self.embed = nn.Linear(12, width)
+        self.layers = nn.ModuleList(self.Layer(width) for _ in range(4))
+        self.out = nn.Linear(width, 5)
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_scalars_beside_layers_change_no_rate_of_the_layers(strict: bool) -> None:
+    model = ReZero(256)
+    found = rates(model, branches=model.layers, strict=strict)
+    assert found["alpha"] == found["token"] == found["embed.weight"] == 1
+    assert found["layers.0.inner.weight"] == found["out.weight"] == 1 / 8
+    assert found["layers.0.gamma"] == 1
+
+
+def test_layers_inside_one_without_a_closed_form() -> None:
+    conv = dgl.nn.GATConv(64, 16, 4, residual=True)
+    assert rates(nn.Sequential(nn.Linear(12, 64), conv))["1.fc.weight"] == 1 / 2
+    attention = nn.Sequential(nn.Linear(12, 64), nn.MultiheadAttention(64, 2))
+    with pytest.raises(UnknownModuleError, match=r"in_proj_weight of MultiheadAttention .* at .*1"):
+        rates(attention)
+    found = rates(attention, strict=False)
+    assert found["1.in_proj_weight"] == 1 and found["1.out_proj.weight"] == 1 / 2
+
+
+def test_what_wraps_a_network_keeps_its_branches() -> None:
+    inner = ResGCN(12, 64, 5, 66)
+    expected = list(rates(inner).values())
+    wrappers: list[nn.Module] = [
+        nn.DataParallel(inner),
+        nn.Sequential(inner),
+        nn.ModuleDict({"body": inner}),
+        torch.compile(inner),  # type: ignore[list-item]
+    ]
+    for wrapper in wrappers:
+        assert list(rates(wrapper).values()) == expected, type(wrapper)
+    both = rates(nn.ModuleList([inner, ResGCN(12, 64, 5, 18)]))
+    assert both["0.convs.1.bias"] == 1 / 2 and both["1.convs.1.bias"] == 1
+    other = nn.Linear(3, 3)
+    other.branches = 2  # type: ignore[assignment]
+    assert set(rates(other).values()) == {1.0}
+
+
+def test_what_reads_the_data() -> None:
+    layers = [nn.Linear(128, 128), nn.Linear(128, 5)]
+    behind = rates(nn.Sequential(nn.Embedding(50, 128), *layers), strict=False)
+    assert behind["0.weight"] == 1 and behind["1.weight"] == 1 / 4
+    beside = rates(nn.Sequential(nn.Embedding(50, 16), *layers), strict=False)
+    assert beside["1.weight"] == 1  # features, perhaps with the embedding beside them
+    for names in (("author", "paper"), ("paper", "author")):
+        sizes = {"author": 8, "paper": 1433}
+        encoders = nn.ModuleDict({name: nn.Linear(sizes[name], 64) for name in names})
+        found = rates(nn.ModuleList([encoders, nn.Linear(64, 64)]))
+        assert [found[f"0.{name}.weight"] for name in names] == [1, 1]
+        assert found["1.weight"] == 1 / 2
+    chain = rates(nn.ModuleDict({"first": nn.Linear(8, 64), "second": nn.Linear(64, 64)}))
+    assert chain["second.weight"] == 1 / 2
+    model = nn.ModuleList([nn.Linear(8, 64), nn.Linear(1433, 64), nn.Linear(64, 64)])
+    assert rates(model)["1.weight"] == 32 / 1433
+    found = rates(model, inputs=model[:2])
+    assert found["0.weight"] == found["1.weight"] == 1 and found["2.weight"] == 1 / 2
+
+
+def test_width_is_that_of_the_network_not_of_a_wide_first_layer() -> None:
+    for wide in (1, 2, 4):
+        sizes = [(12, wide * 128), (wide * 128, 128), (128, 128), (128, 128), (128, 5)]
+        model = nn.ModuleList(nn.Linear(*size) for size in sizes)
+        found = rates(model, "sgd", branches=model[2:4])
+        plain = rates(model, "sgd", branches=model[2:4], branch_scale=0.5)
+        assert found["2.weight"] == pytest.approx(1 / 4 * 2 / 2)
+        assert plain["2.bias"] == pytest.approx(2 / 2 / 0.25)
+    small = nn.ModuleList(
+        [nn.Linear(12, 64), nn.Linear(64, 16), nn.Linear(16, 16), nn.Linear(16, 3)]
+    )
+    assert rates(small)["2.weight"] == 2
+
+
+def test_bottlenecks_inside_a_branch_follow_the_table() -> None:
+    for width in (16, 64, 256):
+        branch = nn.Sequential(nn.Linear(width, width // 4), nn.Linear(width // 4, width))
+        model = nn.ModuleList([nn.Linear(12, width), branch, nn.Linear(width, 5)])
+        found = rates(model, branches=[branch], branch_scale=4.0)
+        assert found["1.0.weight"] == 32 / width and found["1.1.weight"] == 32 / (width // 4)
 
 
 def test_model_and_random_state_are_left_alone() -> None:
@@ -153,6 +264,10 @@ def test_model_and_random_state_are_left_alone() -> None:
     assert torch.equal(state, torch.get_rng_state())
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert not any(vars(parameter) for parameter in model.parameters())  # nothing hangs on them
+    model = Own(8, 2, 1.0)
+    loss = model(GRAPH, FEAT).sum()
+    param_groups(model, 0.1)
+    loss.backward()  # nothing it needs has been written to
 
 
 # --- what a step does ---

@@ -24,7 +24,7 @@ from dgl_deepgnn.cli.commands import (
 )
 from dgl_deepgnn.cli.zoo import Name, Zoo
 from dgl_deepgnn.errors import UserError
-from dgl_deepgnn.files import make_folder, new_folder, write_json, write_text
+from dgl_deepgnn.files import make_folder, new_folder, require_new, write_json, write_text
 from dgl_deepgnn.hub import finetune
 from dgl_deepgnn.recipe import load_recipe, parse_override
 from dgl_deepgnn.training.checking import check_recipe
@@ -49,6 +49,8 @@ def tune_command(
 ) -> None:
     """Find a recipe's learning rate on a small network, for the recipe's size."""
     loaded, output = recipe_and_folder(recipe, overrides, output, resume)
+    if resume is not None and (layers, width, seeds) != (8, 32, 3):
+        raise UserError("--resume takes --layers, --width and --seeds from the folder: omit them.")
     with resumable("tune", "training of a round"):
         folder, result = tune(
             loaded,
@@ -82,6 +84,8 @@ def check_command(
 ) -> None:
     """Compare a recipe's first steps over depth and width: does its learning rate carry over?"""
     loaded = load_recipe(recipe, overrides or [])
+    if output is not None:
+        require_new(output)
     result = check_recipe(
         loaded,
         _sizes("depths", depths),

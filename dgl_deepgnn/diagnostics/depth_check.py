@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy import stats
 from torch import Tensor, nn
 
 from dgl_deepgnn.diagnostics.recording import first_features, layers_of, replicate
+from dgl_deepgnn.diagnostics.trends import Axis, Trend, fit_trend, verdict
 from dgl_deepgnn.diagnostics.verdicts import number
 from dgl_deepgnn.errors import DGLError
 
 __all__ = ["DepthCheck", "Run", "Trend", "depth_check"]
 
-Axis = Literal["depth", "width"]
-Status = Literal["transfers", "grows", "shrinks", "unclear", "diverges"]
 QUANTITIES = {
     "features": "features that enter the last layer, at the start",
     "update": "their change by the first steps",
@@ -29,9 +28,6 @@ QUANTITIES = {
     "scores' update": "their change by the first steps",
     "gradient": "gradient in the first layer's weights, at the start",
 }
-LEVEL = 0.25
-"""A quantity transfers if it goes like a power of depth or width below this: less than twofold
-over a factor of 16."""
 ROWS = 512
 """Nodes on which features are compared at most, evenly spaced."""
 
@@ -77,33 +73,6 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Trend:
-    """How one quantity goes with depth or width: like its power.
-
-    Parameters
-    ----------
-    axis : {"depth", "width"}
-        What is changed.
-    quantity : str
-        One of `QUANTITIES`.
-    power, low, high : float
-        The fit's power, mean over the seeds, and its 95 % interval (of one seed there is none);
-        nan where it is not defined.
-    status : {"transfers", "grows", "shrinks", "unclear", "diverges"}
-        "transfers" if the power lies within 1/4 of 0 and its interval within 1/2, "grows" or
-        "shrinks" if the power lies beyond and the interval does not reach 0, "diverges" if a value
-        is not finite, "unclear" otherwise.
-    """
-
-    axis: Axis
-    quantity: str
-    power: float
-    low: float
-    high: float
-    status: Status
-
-
-@dataclass(frozen=True)
 class DepthCheck:
     """What :func:`depth_check` measured.
 
@@ -140,14 +109,7 @@ class DepthCheck:
 
     def verdict(self, axis: Axis) -> str:
         """One paragraph: whether the first steps carry over along an axis, and what to change."""
-        updates = [t for t in self.trends if t.axis == axis and "update" in t.quantity]
-        if not updates:
-            return f"{axis}: one size only, nothing to compare."
-        # What is certain comes before what is not.
-        ranks: tuple[Status, ...] = ("diverges", "grows", "shrinks", "unclear", "transfers")
-        status = min((t.status for t in updates), key=ranks.index)
-        said = "; ".join(f"the {_SAID[t.quantity]} {_go(t)}" for t in updates)
-        return f"{axis}: {status.upper()}. After the first steps {said}. {_ADVICE[status]}".rstrip()
+        return verdict(axis, self.trends)
 
     def table(self) -> str:
         """Means over the seeds by size, the fitted powers, and a verdict along each axis."""
@@ -161,7 +123,7 @@ class DepthCheck:
             other = "width" if axis == "depth" else "depth"
             title = f"{axis} (at {other} {getattr(runs[0], other)})"
             lines.append(
-                f"{title:24}" + "".join(f"{size:>11}" for size in sizes) + f"{'power':>22}"
+                f"{title:24}" + "".join(f"{size:>11}" for size in sizes) + f"{'power':>26}"
             )
             for quantity in QUANTITIES:
                 cells = [
@@ -170,7 +132,7 @@ class DepthCheck:
                 ]
                 trend = self.trend(axis, quantity)
                 text = "".join(f"{number(float(cell)) or 'nan':>11}" for cell in cells)
-                lines.append(f"{quantity:24}{text}{_power(trend):>22}")
+                lines.append(f"{quantity:24}{text}  {trend.text:>24}")
             lines.append("")
         judged = {trend.axis for trend in self.trends}
         return "\n".join([*lines, *(self.verdict(axis) for axis in axes if axis in judged)])
@@ -203,19 +165,6 @@ class DepthCheck:
         draw(self, path)
 
 
-_SAID = {"update": "features' change", "scores' update": "scores' change"}
-_ADVICE = {
-    "transfers": "",
-    "grows": "The larger network needs a smaller learning rate: dgl_deepgnn.optim.param_groups("
-    "model, lr) gives every parameter its own (optimizer.transfer in recipes).",
-    "shrinks": "The larger network learns less from the same learning rate: "
-    "dgl_deepgnn.optim.param_groups(model, lr) gives every parameter its own "
-    "(optimizer.transfer in recipes).",
-    "unclear": "The seeds differ too much to tell: take more of them, or sizes further apart.",
-    "diverges": "Values are not finite: look at dgl_deepgnn.diagnose(model, graph, feat) first.",
-}
-
-
 def depth_check(
     make_model: Callable[[int, int], nn.Module],
     data: tuple[Any, Tensor, Tensor] | None,
@@ -242,7 +191,8 @@ def depth_check(
         generator, which is seeded before.
     data : tuple
         Graph, node features of shape (N, ...) and labels of shape (N, ...): whole numbers are
-        classes (cross-entropy), floats a regression (mean square). None with `forward` and `loss`.
+        classes (cross-entropy; in the shape of the scores, true or not: binary cross-entropy),
+        floats a regression (mean square). None with `forward` and `loss`.
     depths, widths : sequence of int
         Sizes. Depth is changed at the first width, width at the first depth.
     make_optimizer : callable, optional
@@ -265,7 +215,8 @@ def depth_check(
     Raises
     ------
     DGLError
-        If a number is not positive, there is nothing to compare, or no layer is found.
+        If an argument is not what it should be, there is nothing to compare, no layer is found, or
+        the optimizer holds none of the model's parameters.
 
     Examples
     --------
@@ -282,41 +233,43 @@ def depth_check(
     >>> result.trend("depth", "update").status
     'grows'
     """
-    for name, values in (("depths", depths), ("widths", widths), ("steps, seeds", (steps, seeds))):
-        if not values or min(values) < 1:
-            raise DGLError(f"{name} must be at least 1, got {tuple(values)}.")
+    depths, widths = _counts("depths", depths), _counts("widths", widths)
+    _counts("steps, seeds", (steps, seeds))
     if len(set(depths)) + len(set(widths)) < 3:
         raise DGLError("depths or widths must hold two sizes at least, else nothing is compared.")
-    if data is None and (forward is None or loss is None):
-        raise DGLError("Give data, a tuple of graph, features and labels, or forward and loss.")
-    if forward is None:
-        graph, feat = data[:2]  # type: ignore[index]
-
-        def forward(model: nn.Module) -> Tensor:
-            return model(graph, feat)
-
-    if loss is None:
-        labels = data[2]  # type: ignore[index]
-
-        def loss(scores: Tensor) -> Tensor:
-            if labels.is_floating_point():
-                return F.mse_loss(scores.reshape(labels.shape), labels)
-            return F.cross_entropy(scores, labels)
+    if data is None:
+        if forward is None or loss is None:
+            raise DGLError("Give data, a tuple of graph, features and labels, or forward and loss.")
+    else:
+        if len(data) != 3:
+            raise DGLError(f"data must be graph, features and labels, got {len(data)} things.")
+        graph, feat, labels = data
+        forward = forward or (lambda model: model(graph, feat))
+        loss = loss or _loss_of(labels)
 
     sizes = [(depth, widths[0]) for depth in dict.fromkeys(depths)]
     sizes += [(depths[0], width) for width in dict.fromkeys(widths) if width != widths[0]]
     runs = []
+    networks: dict[tuple[Any, ...], tuple[int, int]] = {}
     with torch.random.fork_rng(range(torch.cuda.device_count())), torch.enable_grad():
         for depth, width in sizes:
             for seed in range(seeds):
                 torch.manual_seed(seed)
-                model = replicate(make_model(depth, width))
-                optimizer = (
-                    torch.optim.Adam(model.parameters(), lr=1e-3)
-                    if make_optimizer is None
-                    else make_optimizer(model)
-                )
+                made = make_model(depth, width)
+                if not isinstance(made, nn.Module):
+                    raise DGLError(f"make_model({depth}, {width}) returned {made!r}, not a module.")
+                model = replicate(made)
+                if any(map(nn.parameter.is_lazy, model.parameters())):
+                    forward(model)  # gives lazy layers their shapes
+                optimizer = _optimizer_of(model, make_optimizer)
                 parts = _first_steps(model, optimizer, forward, loss, steps)
+                shapes = tuple(p.shape for p in model.parameters())
+                other = networks.setdefault((shapes, *parts[0]), (depth, width))
+                if other != (depth, width):
+                    raise DGLError(
+                        f"make_model{other} and make_model{depth, width} return the same network: "
+                        "it must have so many layers, and be so wide."
+                    )
                 runs.append(Run(depth, width, seed, *parts))
     check = DepthCheck(runs, [])
     axes: tuple[Axis, ...] = ("depth", "width")
@@ -327,6 +280,61 @@ def depth_check(
         if len(set(some)) > 1
     ]
     return DepthCheck(runs, trends)
+
+
+def _trend(axis: Axis, quantity: str, runs: list[Run]) -> Trend:
+    values: dict[int, list[float]] = {}
+    for run in runs:
+        values.setdefault(getattr(run, axis), []).append(run.value(quantity))
+    # The features that enter an only layer are the data.
+    moves = "update" in quantity and not (
+        quantity == "update" and any(len(run.layers) < 3 for run in runs)
+    )
+    return fit_trend(axis, quantity, values, moves=moves)
+
+
+def _counts(name: str, values: Any) -> list[int]:
+    try:
+        counts = [operator.index(value) for value in values]
+    except TypeError:
+        raise DGLError(f"{name} must be whole numbers, such as (8, 32), got {values!r}.") from None
+    if not counts or min(counts) < 1:
+        raise DGLError(f"{name} must be at least 1, got {tuple(counts)}.")
+    return counts
+
+
+def _loss_of(labels: Tensor) -> Callable[[Tensor], Tensor]:
+    def loss(scores: Tensor) -> Tensor:
+        if labels.is_floating_point():
+            return F.mse_loss(scores.reshape(labels.shape), labels)
+        if labels.ndim > 1 and labels.shape == scores.shape:  # several that are true or not
+            return F.binary_cross_entropy_with_logits(scores, labels.to(scores.dtype))
+        return F.cross_entropy(scores, labels.reshape(len(scores)).long())
+
+    return loss
+
+
+def _optimizer_of(
+    model: nn.Module, make_optimizer: Callable[[nn.Module], torch.optim.Optimizer] | None
+) -> torch.optim.Optimizer:
+    """An optimizer of the model's own parameters."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    if not trained:
+        raise DGLError(f"{type(model).__name__} has no parameters that are trained.")
+    if make_optimizer is None:
+        return torch.optim.Adam(trained, lr=1e-3)
+    optimizer = make_optimizer(model)
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise DGLError(f"make_optimizer must return an optimizer of torch.optim, got {optimizer!r}")
+    if isinstance(optimizer, torch.optim.LBFGS):
+        raise DGLError("LBFGS evaluates the loss by itself, many times a step: take another one.")
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    if not held & {id(p) for p in trained}:
+        raise DGLError(
+            "make_optimizer(model) returned an optimizer of none of the model's parameters: it is "
+            "called with a copy of what make_model returned, and must take that one's."
+        )
+    return optimizer
 
 
 def _first_steps(
@@ -362,6 +370,11 @@ def _first_steps(
         for step in range(steps + 1):
             seen.clear()
             scores = forward(model)
+            if not isinstance(scores, Tensor):
+                raise DGLError(
+                    f"{type(model).__name__} returns a {type(scores).__name__}, not one tensor of "
+                    "scores: forward=lambda model: model(...)[0] can pick it."
+                )
             names, values = [name for name, _ in seen], [feat for _, feat in seen]
             if not names:
                 raise DGLError(
@@ -402,57 +415,6 @@ def _gradient(layer: nn.Module) -> float:
         if p.grad is not None and p.dim() >= 2
     ]
     return math.sqrt(sum(squares))
-
-
-def _trend(axis: Axis, quantity: str, runs: list[Run]) -> Trend:
-    """Fit a power to every seed's values."""
-    powers = []
-    for seed in sorted({run.seed for run in runs}):
-        some = [run for run in runs if run.seed == seed]
-        values = np.array([run.value(quantity) for run in some])
-        if not np.isfinite(values).all():
-            return Trend(axis, quantity, math.nan, math.nan, math.nan, "diverges")
-        if (values == 0).all():
-            powers.append(0.0)  # zero at every size, as a zero-started output layer gives
-            continue
-        if (values == 0).any():  # a layer that reads the data, say, at the smallest size alone
-            return Trend(axis, quantity, math.nan, math.nan, math.nan, "unclear")
-        sizes = np.log([getattr(run, axis) for run in some])
-        powers.append(float(np.polyfit(sizes, np.log(values), 1)[0]))
-    power, low, high = float(np.mean(powers)), math.nan, math.nan
-    if len(powers) > 1:
-        error = float(np.std(powers, ddof=1)) / math.sqrt(len(powers))
-        margin = float(stats.t.ppf(0.975, len(powers) - 1)) * error
-        low, high = power - margin, power + margin
-    return Trend(axis, quantity, power, low, high, _status(power, low, high))
-
-
-def _status(power: float, low: float, high: float) -> Status:
-    if math.isnan(low):
-        low = high = power
-    if abs(power) <= LEVEL:
-        return "transfers" if max(-low, high) <= 2 * LEVEL else "unclear"
-    if low <= 0 <= high:
-        return "unclear"
-    return "grows" if power > 0 else "shrinks"
-
-
-def _power(trend: Trend) -> str:
-    if trend.status == "diverges":
-        return "diverges"
-    if math.isnan(trend.power):
-        return "zero at some sizes"
-    if math.isnan(trend.low):
-        return f"{trend.power:.2f}"
-    return f"{trend.power:.2f} ({trend.low:.2f} to {trend.high:.2f})"
-
-
-def _go(trend: Trend) -> str:
-    if trend.status == "diverges":
-        return "is not finite"
-    if math.isnan(trend.power):
-        return "is zero at some sizes only"
-    return f"goes like {trend.axis}^{_power(trend)}"
 
 
 def _jsonable(value: float) -> float | None:

@@ -11,7 +11,8 @@ import numpy as np
 from dgl_deepgnn.files import write_figure
 
 if TYPE_CHECKING:
-    from dgl_deepgnn.diagnostics.depth_check import Axis, DepthCheck
+    from dgl_deepgnn.diagnostics.depth_check import DepthCheck
+    from dgl_deepgnn.diagnostics.trends import Axis
 
 __all__ = ["draw"]
 

@@ -127,7 +127,7 @@ def replicate(model: nn.Module) -> nn.Module:
         return copy.deepcopy(model, memo)
     except (RuntimeError, TypeError) as error:
         raise DGLError(
-            f"diagnose works on a copy, and this {type(model).__name__} cannot be copied: {error}"
+            f"A copy is what is measured, and this {type(model).__name__} cannot be copied: {error}"
         ) from error
 
 

@@ -110,6 +110,8 @@ class GraphContext:
     strict : bool
         Whether a module with parameters but without a hook is an error; otherwise it is left
         alone, with everything in it.
+    into_unknown : bool
+        Whether, of what is left alone, the modules inside are taken all the same.
     depth : int, optional
         Number of aggregations one after the other: then the graph's growth in each of them
         takes the place of its spectral radius (they differ where the graph is not strongly
@@ -120,6 +122,7 @@ class GraphContext:
     edge_weight: Tensor | None = None
     strict: bool = True
     depth: int | None = None
+    into_unknown: bool = False
     left: list[nn.Module] = field(default_factory=list, init=False, repr=False)
     _radii: dict[tuple[Norm, float], Tensor] = field(default_factory=dict, init=False, repr=False)
     _made: dict[object, Any] = field(default_factory=dict, init=False, repr=False)
@@ -321,7 +324,8 @@ def _collect(module: nn.Module, context: GraphContext) -> list[Stage]:
         if context.strict:
             raise
         context.left.append(module)
-        return []
+        if not context.into_unknown:
+            return []
     return [stage for child in module.children() for stage in _collect(child, context)]
 
 

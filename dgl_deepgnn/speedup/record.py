@@ -20,6 +20,7 @@ from dgl_deepgnn.files import new_folder, write_text
 from dgl_deepgnn.progress import Progress
 from dgl_deepgnn.recipe import Recipe, load_recipe
 from dgl_deepgnn.speedup.arms import COMBINED, NORMALIZED, PRINCIPLED, STOCK, USUAL, arms_of
+from dgl_deepgnn.speedup.choosing import FINALISTS, Choice, choose
 from dgl_deepgnn.speedup.comparison import Trial, compare_steps, steps_to_target
 from dgl_deepgnn.speedup.report import plot_speedup, speedup_csv
 from dgl_deepgnn.training.folder import RunFolder
@@ -27,11 +28,6 @@ from dgl_deepgnn.training.run import load_task
 from dgl_deepgnn.training.trainer import DivergenceError, Step, Trainer, find_device, is_better
 
 __all__ = ["chance_loss", "measure_speedup"]
-
-MAX_WIDENINGS = 3
-"""How often the grid of learning rates is widened at most."""
-FINALISTS = 3
-"""Learning rates, of all variants of an arm, that go on to the second held-back seed."""
 
 
 def chance_loss(data: TaskData, loss: Callable[[Tensor, Tensor], Tensor]) -> float:
@@ -61,7 +57,8 @@ def measure_speedup(
     fewest steps to the targets (geometric mean over them of the median over the seeds; a target
     that is missed counts as twice the budget; if all are, the lowest mean loss), and the better of
     an arm's variants likewise. All rates are tried on the first of these seeds, and the grid is
-    widened where the best lies on its edge; the best three go on to the other seeds. Learning
+    widened where the best lies on its edge; the best three go on to the other seeds, with what is
+    beyond the grid if the best of all is on its edge. Learning
     rates are constant during the trials. No test score is computed but of the reported ones. Of a
     recipe that fine-tunes, the network is trained anew.
 
@@ -140,10 +137,6 @@ class _Final(BaseModel):
     score: float | None
 
 
-Choice = tuple[int, float]
-"""Variant of an arm, and learning rate."""
-
-
 class _Trials:
     """All trials of a folder; a finished one is read back instead of repeated."""
 
@@ -183,60 +176,16 @@ class _Trials:
 
     def _choose(self, arm: str) -> tuple[Choice, dict[float, list[int | None]]]:
         """Variant and learning rate, and the steps to the first target of those tried with it."""
-        first, *others = self.spec.selection_seeds
-        tried: dict[Choice, list[Trial]] = {}
-        for variant in range(len(self.arms[arm])):
-            self._try_rates(arm, variant, first, tried)
 
-        def rank(choice: Choice) -> tuple[float, float]:
-            return self._rank(tried[choice])
+        def trial(choice: Choice, seed: int) -> Trial:
+            return self._trial(arm, choice, seed)
 
-        best = sorted(tried, key=rank)[:FINALISTS]
-        if self._reached(tried[best[0]]):  # else the others would cost the most and tell the least
-            best = [choice for choice in best if self._reached(tried[choice])]
-            for seed in others if len(best) > 1 else ():
-                for choice in best:
-                    tried[choice].append(self._trial(arm, choice, seed))
-        variant, rate = min(best, key=rank)
-        target = self.targets[0]
-        return (variant, rate), {
-            r: [steps_to_target(trial.losses, target) for trial in trials]
-            for (v, r), trials in sorted(tried.items(), key=lambda item: item[0])
-            if v == variant
+        choice, tried = choose(arm, len(self.arms[arm]), self.spec, self.targets, trial)
+        return choice, {
+            rate: [steps_to_target(one.losses, self.targets[0]) for one in trials]
+            for (variant, rate), trials in sorted(tried.items(), key=lambda item: item[0])
+            if variant == choice[0]
         }
-
-    def _try_rates(
-        self, arm: str, variant: int, seed: int, tried: dict[Choice, list[Trial]]
-    ) -> None:
-        """All learning rates of the grid, and beyond it where the best lies on its edge."""
-        rates = sorted(self.spec.learning_rates)
-        ratio = rates[-1] / rates[-2] if len(rates) > 1 else 10**0.5
-        mine: dict[float, list[Trial]] = {}
-
-        def attempt(rate: float) -> None:
-            mine[rate] = tried[variant, rate] = [self._trial(arm, (variant, rate), seed)]
-
-        for rate in rates:
-            attempt(rate)
-        for _ in range(MAX_WIDENINGS):
-            best = min(mine, key=lambda rate: self._rank(mine[rate]))
-            edges = {min(mine): best / ratio, max(mine): best * ratio}
-            if best not in edges:
-                break
-            self.bar.total = (self.bar.total or 0) + self.spec.steps
-            attempt(edges[best])
-
-    def _reached(self, trials: list[Trial]) -> bool:
-        return any(steps_to_target(trial.losses, self.targets[0]) for trial in trials)
-
-    def _rank(self, trials: list[Trial]) -> tuple[float, float]:
-        """Geometric mean, over the targets, of the median of steps; then the mean loss."""
-        budget = self.spec.steps
-        logs = [
-            np.log(np.median([steps_to_target(trial.losses, t) or 2 * budget for trial in trials]))
-            for t in self.targets
-        ]
-        return float(np.mean(logs)), float(np.median([t.mean_loss(budget) for t in trials]))
 
     def _recipe(self, arm: str, choice: Choice, **sections: Any) -> Recipe:
         base, (variant, rate) = self.folder.recipe, choice
@@ -260,6 +209,8 @@ class _Trials:
 
     def _trial(self, arm: str, choice: Choice, seed: int) -> Trial:
         name = f"trials/{self._file(arm, choice, seed)}"
+        if self.bar.n + self.spec.steps > (self.bar.total or 0):  # a grid that was widened
+            self.bar.total = self.bar.n + self.spec.steps
         if (self.folder.path / name).exists():
             self.bar.update(self.spec.steps)
             trial = Trial(**self.folder.read(name, Trial))
@@ -334,7 +285,7 @@ class _Trials:
                     if is_better(self.data.target, scores["val"], best, training.select_by):
                         best = scores["val"]
                         score = scores["test"][main_metric(self.data.target)[0]]
-        except DGLError:  # diverged, or the metric is not defined
+        except (DivergenceError, DGLError):  # or the metric is not defined
             score = None
         final = _Final(arm=arm, lr=choice[1], seed=seed, score=score)
         self.folder.write(name, final.model_dump())

@@ -205,6 +205,7 @@ class _Tuning:
     def run(self) -> dict[str, Any]:
         """Halve the learning rates until the last round is done."""
         powers, rounds = list(self.grid), []
+        tried: set[int] = set()
         self.bar = Progress(total=self.most_epochs, unit="epoch", disable=not self.progress)
         with self.bar:
             for number, epochs in enumerate(self.rounds):
@@ -215,6 +216,7 @@ class _Tuning:
                         break
                     beyond = best - 1 if best == min(scores) else best + 1
                     scores[beyond] = self._score(beyond, epochs)
+                tried |= set(scores)
                 ranked = sorted(scores, key=lambda power: scores[power])
                 if math.isinf(scores[ranked[0]]):
                     raise UserError(
@@ -235,6 +237,12 @@ class _Tuning:
                 )
                 powers = ranked[: -(-len(ranked) // KEPT)]
         self._doubt(scores[powers[0]])
+        if powers[0] in (min(tried), max(tried)):
+            warnings.warn(
+                f"The best learning rate, {_rate(powers[0]):.4g}, lies on the edge of those tried, "
+                f"{_rate(min(tried)):.4g} to {_rate(max(tried)):.4g}: a better one may lie beyond.",
+                stacklevel=3,
+            )
         return {
             "recipe": self.folder.recipe.title,
             "lr": _rate(powers[0]),

@@ -163,6 +163,73 @@ def test_what_is_zero_at_one_size_has_no_power() -> None:
     assert "zero at some sizes" in check.table()
 
 
+class Scaled(MLP):
+    """Every layer, or the output alone, times a factor."""
+
+    def __init__(self, num_layers: int, hidden_feats: int, inner: float, outer: float) -> None:
+        super().__init__(num_layers, hidden_feats)
+        self.inner, self.outer = inner, outer
+
+    def forward(self, graph: dgl.DGLGraph, feat: torch.Tensor) -> torch.Tensor:
+        for layer in self.layers[:-1]:
+            feat = self.inner * torch.relu(layer(feat))
+        return self.outer * self.layers[-1](feat)
+
+
+@pytest.mark.parametrize(("inner", "word"), [(0.5, "VANISHES"), (8.0, "EXPLODES")])
+def test_no_rate_makes_up_for_a_signal_that_is_lost(inner: float, word: str) -> None:
+    check = depth_check(lambda depth, width: Scaled(depth, width, inner, 1), DATA, (4, 8, 16), (9,))
+    verdict = check.verdict("depth")
+    assert verdict.startswith(f"depth: {word}.") and "diagnose" in verdict, verdict
+    assert "param_groups" not in verdict
+    assert "At the start the features go" in verdict or "At the start the gradient goes" in verdict
+
+
+def test_what_learns_nothing_does_not_transfer() -> None:
+    def still(model: nn.Module) -> torch.optim.Optimizer:
+        return torch.optim.SGD(model.parameters(), lr=0.0)
+
+    check = depth_check(deep, DATA, (3, 5), (4, 8), make_optimizer=still, seeds=2)
+    for axis in ("depth", "width"):
+        assert check.trend(axis, "update").status == "still"
+        assert check.verdict(axis).startswith(f"{axis}: STILL.")
+    assert "zero at all sizes" in check.table()
+
+    def last(model: nn.Module) -> torch.optim.Optimizer:
+        return torch.optim.SGD(list(model.parameters())[-1:], lr=0.1)
+
+    assert "STILL" in depth_check(deep, DATA, (3, 5), (4,), make_optimizer=last).verdict("depth")
+    # One layer alone has no features that could move, and no width.
+    alone = depth_check(MLP, DATA, (1, 2), (4,), make_optimizer=still, seeds=1)
+    assert alone.trend("depth", "update").status == "transfers"
+    assert alone.trend("depth", "scores' update").status == "still"
+
+
+def test_what_follows_no_power_is_unclear() -> None:
+    def bump(depth: int, width: int) -> nn.Module:
+        return Scaled(depth, width, 1.0, 100.0 if depth == 4 else 1.0)
+
+    check = depth_check(bump, DATA, (3, 4, 5), (8,), make_optimizer=None)
+    trend = check.trend("depth", "scores")
+    assert abs(trend.power) < 2 and trend.status == "unclear"
+
+
+def test_diverging_by_the_steps_asks_for_a_smaller_rate() -> None:
+    def wild(model: nn.Module) -> torch.optim.Optimizer:
+        return torch.optim.SGD(model.parameters(), lr=1e30)
+
+    verdict = depth_check(MLP, DATA, (3, 4), (8,), make_optimizer=wild).verdict("depth")
+    assert "DIVERGES" in verdict and "smaller learning rate" in verdict
+
+
+def test_labels_of_other_kinds() -> None:
+    sizes = (2, 3), (4,)
+    expected = depth_check(MLP, DATA, *sizes, seeds=1).trends
+    assert depth_check(MLP, (GRAPH, FEAT, LABELS[:, None]), *sizes, seeds=1).trends == expected
+    for labels in (LABELS == 1, torch.stack([c == LABELS for c in range(3)], 1)):
+        assert depth_check(MLP, (GRAPH, FEAT, labels), *sizes, seeds=1).trends
+
+
 # --- what is measured ---
 
 
@@ -218,6 +285,22 @@ def test_nothing_of_the_callers_is_touched() -> None:
     assert all(m.training and not m._forward_pre_hooks for m in modules)
 
 
+class Bare(nn.Module):
+    """Weights, but no layer that is called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.ones(1))
+
+    def forward(self, graph: dgl.DGLGraph, feat: torch.Tensor) -> torch.Tensor:
+        return feat[:, :3] * self.factor
+
+
+class Pair(MLP):
+    def forward(self, graph: dgl.DGLGraph, feat: torch.Tensor) -> Any:
+        return super().forward(graph, feat), None
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -226,20 +309,23 @@ def test_nothing_of_the_callers_is_touched() -> None:
         ({"depths": (4,)}, "two sizes"),
         ({"steps": 0}, "steps, seeds must be at least 1"),
         ({"data": None}, "Give data"),
-        ({"make_model": lambda depth, width: nn.Identity()}, "No layer of Identity"),
+        ({"depths": 4}, "depths must be whole numbers"),
+        ({"steps": 1.5}, "steps, seeds must be whole numbers"),
+        ({"data": DATA[:2]}, "data must be graph, features and labels, got 2 things"),
+        ({"make_model": lambda depth, width: None}, "returned None, not a module"),
+        ({"make_model": lambda depth, width: Bare()}, "No layer of Bare"),
+        ({"make_model": lambda depth, width: Bare().requires_grad_(False)}, "no parameters that"),
+        ({"make_model": lambda depth, width: MLP(2, 4)}, r"\(2, 4\) and make_model\(3, 4\) return"),
+        ({"make_model": Pair}, r"Pair returns a tuple, .* can pick it"),
+        ({"make_optimizer": lambda model: None}, "must return an optimizer"),
+        ({"make_optimizer": lambda model: torch.optim.LBFGS(model.parameters())}, "LBFGS"),
+        (
+            {"make_optimizer": lambda model: torch.optim.SGD(MLP(2, 4).parameters(), lr=1)},
+            "of none of the model's parameters",
+        ),
     ],
 )
 def test_a_name_for_what_is_wrong(change: dict[str, object], message: str) -> None:
-    class Called(nn.Identity):
-        def forward(self, graph: dgl.DGLGraph, feat: torch.Tensor) -> torch.Tensor:
-            return feat
-
-    Called.__name__ = "Identity"
-    if "make_model" in change:
-        change = {
-            "make_model": lambda depth, width: Called(),
-            "make_optimizer": lambda model: torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=1),
-        }
     arguments = {"make_model": MLP, "data": DATA, "depths": (2, 3), "widths": (4,), **change}
     with pytest.raises(DGLError, match=message):
         depth_check(**arguments)  # type: ignore[arg-type]
@@ -255,6 +341,8 @@ def test_command(tmp_path: Path) -> None:
     assert (tmp_path / "c" / "check.png").read_bytes().startswith(b"\x89PNG")
     content = json.loads((tmp_path / "c" / "check.json").read_text())
     assert len(content["runs"]) == 2 * 3 and np.isfinite(content["runs"][0]["updates"]).all()
+    again = CliRunner().invoke(app, [*command[:2], "--output", str(tmp_path / "c")])
+    assert "is never overwritten" in str(again.exception)  # at once: the recipe's is 64 layers
     wrong = CliRunner().invoke(app, ["check", "resgcn64.digits", "--depths", "8,x"])
     assert wrong.exit_code != 0 and "--depths 8,x" in str(wrong.exception)
     assert isinstance(depth_check(deep, DATA, (3, 4), (4,), seeds=1), DepthCheck)

@@ -385,6 +385,25 @@ def test_grid_is_widened_at_its_edge(
     assert len(result["arms"]["stock"]["lr_grid"]) == len(tried)
 
 
+def test_grid_is_widened_at_the_edge_that_all_seeds_find(tmp_path: Path, faked: Any) -> None:
+    """The first held-back seed alone has its best rate in the middle."""
+    first = {0.001: 8, 0.01: 4, 0.1: 5, 1.0: 1, 10.0: 9}
+    others = {**first, 0.01: 8, 0.1: 3}
+    made = faked(lambda arm, rate, seed: reach((first if seed == 1000 else others)[round(rate, 9)]))
+    facts = measure(tmp_path / "r")["arms"]["stock"]
+    assert facts["lr"] == pytest.approx(1.0) and facts["lr_grid"]["1"] == [1, 1, 1]
+    tried = sorted(rate for arm, rate, seed in made if (arm, seed) == ("stock", 1002))
+    assert tried == pytest.approx([0.001, 0.01, 0.1, 1.0, 10.0])
+
+
+def test_an_arm_without_a_best_rate_is_doubted(tmp_path: Path, faked: Any) -> None:
+    faked(lambda arm, rate, seed: reach(7 - round(math.log10(rate)) if arm == "stock" else 3))
+    with pytest.warns(
+        UserWarning, match=r"stock: the best learning rate, 1e\+05, lies on the edge"
+    ):
+        measure(tmp_path / "r")
+
+
 def test_one_learning_rate_is_a_grid_with_two_edges(tmp_path: Path, faked: Any) -> None:
     made = faked(lambda arm, rate, seed: reach(None, abs(math.log10(rate / 0.1))))
     result = measure(tmp_path / "r", recipe(speedup={"learning_rates": [0.1]}))
@@ -540,6 +559,23 @@ def test_final_scores(tmp_path: Path) -> None:
         seeds = json.loads((folder.path / "summary.json").read_text())["seeds"]
         assert facts["final"] == pytest.approx([seed["test"]["roc_auc"] for seed in seeds])
         shutil.rmtree(folder.path)
+
+
+def test_an_arm_that_diverges_later_has_no_final_score(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sections: dict[str, Any] = {
+        "training": {"epochs": 7},
+        "speedup": {"steps": 5, "seeds": [0], "learning_rates": [0.01]},
+    }
+    measure(tmp_path / "r", recipe(**sections))
+
+    def diverging(trainer: Trainer) -> list[Any]:
+        raise DivergenceError("too far")
+
+    monkeypatch.setattr(Trainer, "run_epoch", diverging)
+    result = measure(tmp_path / "r", recipe(**sections), resume=True, final=True)
+    assert [facts["final"] for facts in result["arms"].values()] == [[None]] * len(result["arms"])
 
 
 def test_no_test_score_while_rates_are_chosen(tmp_path: Path) -> None:

@@ -146,6 +146,16 @@ def test_an_edge_is_widened_and_divergence_is_the_worst(
         run(recipe(), tmp_path / "u")
 
 
+def test_a_best_rate_on_the_edge_is_doubted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tuning._Tuning, "_score", lambda self, power, epochs: 0.5 - power / 100)
+    with pytest.warns(
+        UserWarning, match=r"3\.162, lies on the edge of those tried, 0\.003162 to 3"
+    ):
+        run(recipe(), tmp_path / "t")
+
+
 def test_without_residual_connections_the_depth_stays(tmp_path: Path) -> None:
     some = recipe(model={"residual": None, "num_layers": 5}, training={"epochs": 1})
     result = run(some, tmp_path / "t", seeds=1)
@@ -162,6 +172,8 @@ def test_commands(tmp_path: Path) -> None:
     assert "after 1 epoch" in tuned.stdout and str(tmp_path / "t" / "tuned.yaml") in tuned.stdout
     again = runner.invoke(app, ["tune", "--resume", str(tmp_path / "t"), "--json"])
     assert json.loads(again.stdout)["lr"] > 0
+    other = runner.invoke(app, ["tune", "--resume", str(tmp_path / "t"), "--layers", "4"])
+    assert "omit them" in str(other.exception)
     trained = runner.invoke(
         app, ["train", str(tmp_path / "t" / "tuned.yaml"), "--output", str(tmp_path / "run")]
     )
