@@ -62,7 +62,8 @@ Steps are medians over the seeds; speed-ups are ratios of medians with a bootstr
 steps, and on the clock. `>` marks an arm that does not get there within the budget, and a speed-up
 that is therefore only a lower bound. Scores are means of the test score at the end of the budget,
 not of the full training, and where it was measured (`--final`) after equal epochs of the whole
-training.
+training, at the same rate. An arm that reaches no target at any rate has that of the lowest mean
+loss, which need not be its best for a whole training.
 
 This page is written by `python benchmarks/speedups.py` of what `dgl-deepgnn speedup RECIPE` has
 recorded; the records, with every loss of every seed, are in `benchmarks/speedups/`.

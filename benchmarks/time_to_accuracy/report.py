@@ -176,6 +176,8 @@ def describe_ours(task: Task) -> str:
     if recipe.schedule.warmup_steps:
         what += f", warm-up of {counted(recipe.schedule.warmup_steps, 'step')}"
     for key, value in task.changes.items():
+        if key == "model.dropout":
+            continue  # said above
         what += f", on {value}" if key == "data.name" else f", `{key}` {value}"
     return what
 
