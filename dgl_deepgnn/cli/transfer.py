@@ -161,7 +161,7 @@ def finetune_command(
         ),
     ] = 0.1,
     freeze: Annotated[
-        bool, typer.Option("--freeze", help="Leave the layers as they are: --body-rate 0.")
+        bool, typer.Option("--freeze", help="Leave the layers' weights as they are: --body-rate 0.")
     ] = False,
     overrides: Overrides = None,
     output: Output = None,

@@ -300,10 +300,11 @@ def unread_fields(graphs: list[AnyGraph], preparation: Mapping[str, Any]) -> lis
     """
     if not all(graph.is_homogeneous for graph in graphs):
         return []
-    read = {column["field"] for kind in ("node", "edge") for column in preparation[kind]}
-    read |= {preparation["edge_weight"], *LABELS, *MASKS}
     found = []
     for kind in ("ndata", "edata"):
+        columns = preparation["node" if kind == "ndata" else "edge"]
+        read = {column["field"] for column in columns} | {*LABELS, *MASKS}
+        read |= {preparation["edge_weight"]} if kind == "edata" else set()
         names = sorted({key for graph in graphs for key in getattr(graph, kind)} - read)
         found += [f"{kind}[{key!r}]" for key in names if not key.startswith("_")]
     return found
@@ -382,6 +383,9 @@ def _as_target(name: str, labels: Tensor, target: Target | None) -> tuple[Tensor
             target = "regression" if labels.is_floating_point() else "multiclass"
     if target in ("multilabel", "regression"):
         return labels.float(), target
+    if labels.is_floating_point():
+        # Where a table holds no label, classes are floats: -1 is for what has none.
+        labels = torch.where(labels.isnan(), -1.0, labels)
     if labels.is_floating_point() and bool((labels != labels.round()).any()):
         raise DGLError(
             f"Data set {name!r}: {target} labels must be whole numbers, but one is "

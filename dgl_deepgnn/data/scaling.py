@@ -26,6 +26,8 @@ SCALED = ("standardize", "rescale", "rescale-nonzero")
 FEATURE_TRANSFORMS = ("none", "row-normalize", *SCALED)
 OUTSIDE = 0.02
 """Share of the features, zeros left out, that may lie far outside their range in training."""
+WILD = 100
+"""How many times half the width of its range a single feature may lie outside."""
 SMALL = 20
 """How many times smaller than in training (root mean square) features may be."""
 
@@ -116,7 +118,8 @@ def apply_scaling(graph: AnyGraph, record: dict[str, dict[str, Any]]) -> AnyGrap
 def far_outside(feat: Tensor, entry: Mapping[str, Any]) -> str | None:
     """Say how features differ from those of the training, if they differ much.
 
-    A feature is far outside if it lies beyond the range of its column by more than half of it.
+    A feature is far outside if it lies beyond the range of its column by more than half of it. One
+    that lies fifty times the range away, a code for what is missing say, is enough.
     Zeros count only where they do: most features of a bag of words are zero. Features that were
     scaled down lie within the range, but are small.
 
@@ -165,7 +168,8 @@ def far_outside(feat: Tensor, entry: Mapping[str, Any]) -> str | None:
     beyond = torch.maximum(low - values, values - high) / margin
     outside = beyond > 1
     share = int(outside.sum()) / int((outside | (values != 0)).sum().clamp(min=1))
-    if share <= OUTSIDE:
+    wild = int((beyond > WILD).sum())
+    if share <= OUTSIDE and not wild:
         return None
     worst = int(beyond.argmax())
     column = int(feat.col_indices()[worst]) if sparse else worst % values.shape[1]
@@ -173,6 +177,9 @@ def far_outside(feat: Tensor, entry: Mapping[str, Any]) -> str | None:
     how = f"up to {value:.3g}, then {most:.3g}"
     if value < least:
         how = f"down to {value:.3g}, then {least:.3g}"
+    if share <= OUTSIDE:
+        many = "1 of the features lies" if wild == 1 else f"{wild:,} of the features lie"
+        return f"{many} very far outside the range in training (column {column}: {how})"
     return (
         f"{share:.0%} of the features lie far outside their range in training "
         f"(column {column}: {how})"

@@ -196,6 +196,10 @@ class TaskData:
                 )
             if "feat" not in graph.ndata:
                 self._fail(f"graph {index} has no node features under ndata['feat']")
+            if graph.ndata["feat"].dim() == 2 and not graph.ndata["feat"].shape[1]:
+                self._fail(
+                    f"ndata['feat'] of graph {index} has no columns; leave it out for degrees"
+                )
             if ("feat" in graph.edata) != ("feat" in self.graphs[0].edata):
                 self._fail(f"edge features: graph 0 and graph {index} disagree on having them")
             for kind, frame in (("node", graph.ndata), ("edge", graph.edata)):

@@ -75,7 +75,7 @@ def _head(config: Config, metrics: dict[str, Any]) -> str:
     parent = config.recipe.parent
     if parent is not None:
         kept = "frozen" if parent.body_rate == 0 else f"at {parent.body_rate:g} of the head's rate"
-        facts["fine-tuned from"] = f"{parent.name}, its layers {kept}"
+        facts["fine-tuned from"] = f"{parent.name}, its layers' weights {kept}"
         facts["fine-tuned from"] += f" (weights: SHA-256 {parent.sha256})" if parent.sha256 else ""
     description = f"{config.recipe.description.strip()}\n\n" if config.recipe.description else ""
     return f"# {config.name}\n\n{description}{_table(['', ''], list(facts.items()))}"

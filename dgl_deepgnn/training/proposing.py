@@ -41,6 +41,8 @@ PART_NODES = 2_000
 """Nodes of a part, about."""
 STEPS = {"graph": 6_000, "node": 2_000, "edge": 2_000}
 """Training steps on many graphs, about, by level."""
+MANY_CLASSES = 50
+"""Different whole numbers up to which floats may be classes."""
 RARE = 0.05
 """Share of the training items below which a class is named."""
 CITATIONS = {
@@ -120,7 +122,8 @@ class Proposal:
 def propose_recipe(data: str, options: Mapping[str, Any] | None = None) -> Proposal:
     """Look at data and fill in a template: what network, of what scale, trained how.
 
-    Only features, edges and the labels of the training part are looked at.
+    Only features, edges and the labels of the training part are looked at, and whether those of the
+    validation part differ.
 
     Parameters
     ----------
@@ -173,7 +176,8 @@ def propose_recipe(data: str, options: Mapping[str, Any] | None = None) -> Propo
         and _zeros(task) >= SPARSE
     ):
         found.change(
-            f"Words as features, {counted(per_class, 'label')} a class in the median"
+            f"Features mostly zero, such as words, {counted(per_class, 'label')} a class in the "
+            "median"
             + ("" if alike is None else ", neighbours mostly alike")
             + ": the settings of the citation graphs, which hold on to the first layer's features "
             "and decay all weights.",
@@ -280,24 +284,41 @@ def _warnings(task: TaskData, edges: int) -> list[str]:
                 "network's outputs start at about one and are slow to get there. Save them with "
                 "mean 0 and standard deviation 1"
             )
+        whole = bool((labels == labels.round()).all()) and len(labels.unique()) <= MANY_CLASSES
+        if whole and task.num_outputs == 1 and bool((labels >= 0).all()):
+            found.append(
+                f"LABELS are whole numbers, {labels.min():g} to {labels.max():g}, saved as floats: "
+                "if they are classes, say --option target=multiclass"
+            )
+    if task.target == "binary":
+        for part in ("train", "val"):
+            some = task.labels[task.splits[0][part]].unique()
+            if len(some) == 1:
+                found.append(f"ALL LABELS of the {part} part are {int(some)}")
+    if task.info.get("preparation") and not _from_degrees(task) and (constant := _constant(task)):
+        columns = ", ".join(map(str, constant[:5])) + (", ..." if len(constant) > 5 else "")
+        found.append(
+            f"{len(constant)} OF {task.in_feats} FEATURES are the same for all nodes (as float32): "
+            f"column{'s' * (len(constant) > 1)} {columns}"
+        )
     if task.target == "multiclass" and (
         empty := int((torch.bincount(labels, minlength=task.num_outputs) == 0).sum())
     ):
         found.append(
-            f"{empty} OF {task.num_outputs} CLASSES have no training item: they are numbered from "
-            "0 to the largest label"
+            f"{empty} OF {task.num_outputs} CLASSES without a training item: classes are numbered "
+            "from 0 to the largest label"
         )
     return found
 
 
 def _classes(task: TaskData) -> tuple[float | None, int | None]:
-    """Share of the rarest class in the training part, and the median number of its items."""
+    """Share of the rarest class that occurs in the training part, and the median of their items."""
     if task.target not in ("multiclass", "binary"):
         return None, None
     labels = task.labels[task.splits[0]["train"]]
     classes = 2 if task.target == "binary" else task.num_outputs
     counts = torch.bincount(labels, minlength=classes)
-    return float(counts.min() / counts.sum()), int(counts.median())
+    return float(counts[counts > 0].min() / counts.sum()), int(counts.median())
 
 
 def _homophily(task: TaskData) -> tuple[float | None, float]:
@@ -339,7 +360,15 @@ def _scaling(task: TaskData) -> tuple[str, str]:
 def _zeros(task: TaskData) -> float:
     """Share of zeros among the features."""
     feats = [graph.ndata["feat"] for graph in task.graphs]
-    return sum(int((feat == 0).sum()) for feat in feats) / sum(feat.numel() for feat in feats)
+    return sum(int((feat == 0).sum()) for feat in feats) / max(sum(f.numel() for f in feats), 1)
+
+
+def _constant(task: TaskData) -> list[int]:
+    """Columns of the nodes' features that tell nothing."""
+    feats = [graph.ndata["feat"] for graph in task.graphs if graph.num_nodes()]
+    low = torch.stack([feat.amin(dim=0) for feat in feats]).amin(dim=0)
+    high = torch.stack([feat.amax(dim=0) for feat in feats]).amax(dim=0)
+    return (low == high).nonzero().flatten().tolist()
 
 
 def _relational(task: TaskData) -> bool:

@@ -123,6 +123,7 @@ def train(
             return _follow(processes, recipe, target_device, allow_code, mine)
         data = mine or load_task(recipe, allow_code)
         folder = _folder(recipe, data, output, resume, device, target_device, processes, blind)
+        _doubt_validation(recipe, data)
         if progress:
             print(f"Run folder: {folder.path}", file=sys.stderr)
         processes.share(folder.path)
@@ -196,6 +197,20 @@ def _follow(
             sys.exit(2)
     # On another machine the folder may not be there.
     return RunFolder.open(path) if path.exists() else RunFolder(path, recipe, {}, "")
+
+
+def _doubt_validation(recipe: Recipe, data: TaskData) -> None:
+    """Warn of a validation part that cannot rank epochs by the metric."""
+    if data.target != "binary" or recipe.training.select_by == "loss":
+        return
+    used = sorted({seed % len(data.splits) for seed in recipe.seeds})
+    equal = [i for i in used if len(data.labels[data.splits[i]["val"]].unique()) < 2]
+    if equal:
+        warnings.warn(
+            f"All validation labels of split {equal[0]} are equal: roc_auc is not defined there, "
+            "and the lowest validation loss picks the epoch (training.select_by: loss).",
+            stacklevel=3,
+        )
 
 
 def load_task(recipe: Recipe, allow_code: bool = False) -> TaskData:
@@ -373,7 +388,15 @@ def _finish(folder: RunFolder, data: TaskData) -> None:
     by, sign = name, 1 if greater else -1
     if recipe.training.select_by == "loss":
         by, sign = "loss", -1
-    best = max(results, key=lambda result: sign * result["val"][by])
+    # Scores that are not defined are behind all others.
+    defined = [result for result in results if not math.isnan(result["val"][by])]
+    best = max(defined or results[:1], key=lambda result: sign * result["val"][by])
+    if data.target == "regression" and max(result["val"]["r2"] for result in results) < 0:
+        warnings.warn(
+            "Every seed predicts the validation part worse than its mean would: give targets of "
+            "mean 0 and standard deviation 1, or train longer (training.epochs).",
+            stacklevel=3,
+        )
     model = build_model(recipe.model, data)
     tensors, _ = folder.load(f"seed-{best['seed']}/model.safetensors")
     folder.save("model.safetensors", tensors, {"seed": best["seed"]})

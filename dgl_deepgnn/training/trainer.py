@@ -417,12 +417,18 @@ def is_better(
     best: dict[str, float] | None,
     by: Literal["metric", "loss"] = "metric",
 ) -> bool:
-    """Whether validation metrics beat the best so far; a tie goes to the other score."""
+    """Whether validation metrics beat the best so far; a tie goes to the other score.
+
+    So does a metric that is not defined, as roc_auc where all labels are equal.
+    """
     if best is None:
         return True
     name, greater = main_metric(target)
     sign = 1 if greater else -1
-    new, old = ((sign * some[name], -some["loss"]) for some in (metrics, best))
+    new, old = (
+        (-math.inf if math.isnan(some[name]) else sign * some[name], -some["loss"])
+        for some in (metrics, best)
+    )
     return new > old if by == "metric" else new[::-1] > old[::-1]
 
 

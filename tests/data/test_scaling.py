@@ -133,6 +133,11 @@ def test_far_outside(sparse):
     assert differs(few) is None
     assert "100% of the features" in (differs(2 * words) or "")
     assert "times smaller" in (differs(words / 100) or "")
+    few[0, 0] = -999  # a code for what is missing does
+    assert differs(few) == (
+        "1 of the features lies very far outside the range in training "
+        "(column 0: down to -999, then 0)"
+    )
     some = words.clone()
     some[:, 9] = -3
     assert "column 9: down to -3, then 0" in (differs(some) or "")

@@ -116,7 +116,7 @@ def test_it_is_published_and_names_its_parent(zoo: Path, tmp_path: Path) -> None
     assert evaluate(name, tmp_path / "zoo")["agrees"]
     card = (tmp_path / "zoo" / name / "README.md").read_text()
     assert run.recipe.parent is not None and str(run.recipe.parent.sha256) in card
-    assert f"| fine-tuned from | {NAME}, its layers at 0.1 of the head's rate" in card
+    assert f"| fine-tuned from | {NAME}, its layers' weights at 0.1 of the head's rate" in card
     config = json.loads((tmp_path / "zoo" / name / "config.json").read_text())
     assert config["recipe"]["parent"]["name"] == NAME
 

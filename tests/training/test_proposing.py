@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dgl_deepgnn.data import TaskData, load_data
+from dgl_deepgnn.data.task_data import PARTS
 from dgl_deepgnn.errors import DGLError
 from dgl_deepgnn.graph import make_graph
 from dgl_deepgnn.recipe import Recipe, load_recipe
@@ -237,6 +238,52 @@ def test_what_is_not_read_is_said(save: Any) -> None:
     recipe_of(name)  # facts are comments
 
 
+def test_features_of_edges_that_are_not_read_are_said(save: Any) -> None:
+    graph = node_graph()
+    graph.edata["feat"] = torch.rand(graph.num_edges(), 2)
+    assert "NOT READ: edata['feat'] (" in facts_of(save([graph]))
+    assert "NOT READ" not in facts_of(save([graph]), edge_feats="feat")
+
+
+def test_what_tells_nothing_is_said(save: Any) -> None:
+    graph = node_graph()
+    assert "THE SAME" not in facts_of(save([graph])).upper()
+    feat = torch.randn(200, 4, dtype=torch.float64)
+    feat[:, 1] = 3
+    feat[:, 3] = 1.7e9 + feat[:, 3]  # seconds since 1970: float32 has seven digits
+    graph.ndata["feat"] = feat
+    assert "2 OF 4 FEATURES are the same for all nodes (as float32): columns 1, 3" in facts_of(
+        save([graph])
+    )
+    graph.ndata["feat"] = torch.zeros(200, 0)
+    with pytest.raises(DGLError, match=r"ndata\['feat'\] of graph 0 has no columns"):
+        facts_of(save([graph]))
+
+
+def test_labels_that_may_be_classes_or_of_one_kind(save: Any) -> None:
+    graph = node_graph()
+    classes = graph.ndata["label"] = torch.arange(200) % 3
+    masks = {f"{part}_mask": torch.arange(200) % 3 == i for i, part in enumerate(PARTS)}
+    graph.ndata["label"] = classes.float()
+    facts = facts_of(save([graph]))
+    assert "regression" in facts and "whole numbers, 0 to 2, saved as floats" in facts
+    # A table without some labels holds the others as floats.
+    masks = {name: mask & (torch.arange(200) < 150) for name, mask in masks.items()}
+    graph.ndata["label"][150:] = torch.nan
+    graph.ndata.update(masks)
+    graph.ndata["train_mask"][180] = True
+    with pytest.raises(DGLError, match="a multiclass label is -1"):
+        facts_of(save([graph]), target="multiclass")
+    graph.ndata["train_mask"][180] = False
+    assert "node multiclass, 3 classes" in facts_of(save([graph]), target="multiclass")
+
+    graph = node_graph()
+    graph.ndata["label"] = (torch.arange(200) % 4 == 0).to(torch.uint8)
+    graph.ndata.update({f"{part}_mask": torch.arange(200) % 4 == i for i, part in enumerate(PARTS)})
+    facts = facts_of(save([graph]))
+    assert "ALL LABELS of the train part are 1. ALL LABELS of the val part are 0" in facts
+
+
 def test_targets_far_from_one_are_said(save: Any) -> None:
     graph = node_graph()
     for labels, wrong in (
@@ -253,7 +300,7 @@ def test_classes_without_items_are_said(save: Any) -> None:
     graph = node_graph()
     assert "CLASSES" not in facts_of(save([graph]))
     graph.ndata["label"] = graph.ndata["label"] * 10 + 5
-    assert "23 OF 26 CLASSES have no training item" in facts_of(save([graph]))
+    assert "23 OF 26 CLASSES without a training item" in facts_of(save([graph]))
 
 
 def test_self_loops_that_were_added_are_not_counted(save: Any) -> None:

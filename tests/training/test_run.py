@@ -542,3 +542,66 @@ def test_kinds_of_folders_are_told_apart(tmp_path: Path) -> None:
     assert RunFolder.open(folder.path, kind="training").path == folder.path
     with pytest.raises(UserError, match="holds a training, not a speed-up record"):
         RunFolder.open(folder.path, kind="speed-up record")
+
+
+def test_validation_that_ranks_nothing_leaves_it_to_the_loss(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two splits; in the first one all validation labels are equal."""
+    place = torch.arange(60)
+    graph = dgl.graph((place, place.roll(2))).add_self_loop()
+    labels = place % 2
+    graph.ndata["feat"] = torch.stack([labels, 1 - labels], 1).float()
+    splits = [
+        {"val": place % 12 == 0, "test": place % 3 == 1},
+        {"val": place % 6 < 2, "test": place % 6 == 5},
+    ]
+    for masks in splits:
+        masks["train"] = ~masks["val"] & ~masks["test"]
+    data = TaskData(
+        name="own",
+        level="node",
+        target="binary",
+        graphs=[graph],
+        labels=labels,
+        splits=splits,
+        num_outputs=1,
+    )
+    monkeypatch.setattr(run, "load_task", lambda *arguments: data)
+    recipe = Recipe.model_validate(
+        {
+            "name": "own",
+            "data": {"name": "csbm"},
+            "model": {"num_layers": 3, "hidden_feats": 8},
+            "optimizer": {"lr": 0.003},
+            "training": {"epochs": 20, "evaluate_every": 1},
+            "seeds": [0, 1],
+        }
+    )
+    with pytest.warns(UserWarning, match="validation labels of split 0 are equal: roc_auc is not"):
+        folder = train(recipe, tmp_path / "run", progress=False)
+    summary = folder.read("summary.json")
+    losses = [line["val"]["loss"] for line in folder.metrics(0)]
+    lowest = 1 + int(np.argmin(losses))
+    assert summary["seeds"][0]["best_epoch"] == lowest > 1
+    assert summary["best_seed"] == 1
+
+
+def test_a_regression_worse_than_the_mean_is_said(tmp_path: Path) -> None:
+    recipe = load_recipe(
+        "resgcn64.digits",
+        [
+            "data.name=csbm",
+            "data.options={}",
+            "model.num_layers=2",
+            "training.epochs=1",
+            "seeds=[0]",
+        ],
+    )
+    data = run.load_task(recipe)
+    labels = 1000 + torch.arange(len(data.labels)).float()
+    other = replace(data, target="regression", labels=labels, num_outputs=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dgl_deepgnn.training.run.load_task", lambda *arguments: other)
+        with pytest.warns(UserWarning, match="worse than its mean would"):
+            train(recipe, tmp_path / "run", progress=False)

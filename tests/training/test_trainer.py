@@ -293,6 +293,11 @@ def test_better() -> None:
     assert is_better("multiclass", {"accuracy": 0.6, "loss": 1.0}, best, "loss")
     assert is_better("regression", {"mae": 0.4, "loss": 1.0}, {"mae": 0.5, "loss": 1.0}, "loss")
     assert not is_better("multiclass", dict(best), best, "loss")
+    nan = float("nan")  # then the loss decides
+    assert is_better("binary", {"roc_auc": nan, "loss": 0.1}, {"roc_auc": nan, "loss": 0.2})
+    assert not is_better("binary", {"roc_auc": nan, "loss": 0.3}, {"roc_auc": nan, "loss": 0.2})
+    assert is_better("binary", {"roc_auc": 0.1, "loss": 0.3}, {"roc_auc": nan, "loss": 0.2})
+    assert not is_better("binary", {"roc_auc": nan, "loss": 0.1}, {"roc_auc": 0.1, "loss": 0.2})
 
 
 def with_splits(data: TaskData, count: int) -> TaskData:
