@@ -283,7 +283,7 @@ def unread_fields(graphs: list[AnyGraph], preparation: Mapping[str, Any]) -> lis
     Parameters
     ----------
     graphs : list of graphs
-        Homogeneous ones; of others nothing is told.
+        Homogeneous or heterogeneous ones.
     preparation : mapping
         What `task_from_graphs` has left in ``info["preparation"]``.
 
@@ -298,9 +298,20 @@ def unread_fields(graphs: list[AnyGraph], preparation: Mapping[str, Any]) -> lis
     >>> unread_fields([graph], task.info["preparation"])
     ["edata['bond']"]
     """
-    if not all(graph.is_homogeneous for graph in graphs):
-        return []
     found = []
+    if not all(graph.is_homogeneous for graph in graphs):
+        for kind, types in (("nodes", graphs[0].ntypes), ("edges", graphs[0].canonical_etypes)):
+            read = {*LABELS, *MASKS}
+            read |= {*FEATURES} if kind == "nodes" else {preparation["edge_weight"]}
+            for name in types:
+                keys = {key for graph in graphs for key in getattr(graph, kind)[name].data} - read
+                shown = name if kind == "nodes" else name[1]
+                found += [
+                    f"{kind}[{shown!r}].data[{key!r}]"
+                    for key in sorted(keys)
+                    if not key.startswith("_")
+                ]
+        return found
     for kind in ("ndata", "edata"):
         columns = preparation["node" if kind == "ndata" else "edge"]
         read = {column["field"] for column in columns} | {*LABELS, *MASKS}

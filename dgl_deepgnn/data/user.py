@@ -13,7 +13,7 @@ from dgl_deepgnn.data.catalog import register_dataset
 from dgl_deepgnn.data.from_graphs import OPTIONS, collect, task_from_graphs, unread_fields
 from dgl_deepgnn.data.task_data import Level, Target, TaskData
 from dgl_deepgnn.errors import DGLError
-from dgl_deepgnn.graph import reason, require_dgl
+from dgl_deepgnn.graph import AnyGraph, reason, require_dgl
 from dgl_deepgnn.options import FieldName, Seed
 
 __all__ = ["csv", "file", "python"]
@@ -71,9 +71,11 @@ def csv(
             'numbers alone, several of one item as text ("0.5,1"): number classes that are words '
             "from 0. Its guide to loading data from CSV files has the format."
         ) from error
-    return task_from_graphs(
+    graphs, graph_data = collect(dataset)
+    task = task_from_graphs(
         f"csv:{path}",
-        *collect(dataset),
+        graphs,
+        graph_data,
         level=level,
         target=target,
         self_loops=self_loops,
@@ -83,6 +85,7 @@ def csv(
         seed=seed,
         info=_own(path),
     )
+    return _with_unread(task, graphs)
 
 
 @register_dataset("file:PATH", values=OPTIONS)
@@ -134,6 +137,10 @@ def file(
         seed=seed,
         info=_own(path),
     )
+    return _with_unread(task, graphs)
+
+
+def _with_unread(task: TaskData, graphs: list[AnyGraph]) -> TaskData:
     if unread := unread_fields(graphs, task.info["preparation"]):
         task.info["unread"] = unread
     return task

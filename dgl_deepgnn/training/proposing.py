@@ -269,7 +269,8 @@ def _warnings(task: TaskData, edges: int) -> list[str]:
     if unread := task.info.get("unread"):
         found.append(
             f"NOT READ: {', '.join(unread)} (node features are read from ndata['feat'], edge "
-            "features from the field that the data's option edge_feats names)"
+            "features and weights from the fields that the data's options edge_feats and "
+            "edge_weight name)"
         )
     if edges == 0:
         found.append("NO EDGES: no node hears of another")

@@ -245,6 +245,29 @@ def test_features_of_edges_that_are_not_read_are_said(save: Any) -> None:
     assert "NOT READ" not in facts_of(save([graph]), edge_feats="feat")
 
 
+def test_what_is_not_read_of_tables_and_of_several_types_is_said(save: Any) -> None:
+    folder = Path("table")
+    folder.mkdir()
+    (folder / "meta.yaml").write_text(
+        "dataset_name: own\nnode_data: [{file_name: nodes.csv}]\n"
+        "edge_data: [{file_name: edges.csv}]\n"
+    )
+    nodes = [f"{n},{n % 2},{n / 10}" for n in range(40)]
+    (folder / "nodes.csv").write_text("\n".join(["node_id,label,age", *nodes]))
+    edges = [f"{n},{(n + 3) % 40},1.5" for n in range(40)]
+    (folder / "edges.csv").write_text("\n".join(["src_id,dst_id,weight", *edges]))
+    assert "NOT READ: ndata['age'], edata['weight'] (" in facts_of("csv:table")
+    assert "NOT READ: ndata['age'] (" in facts_of("csv:table", edge_weight="weight")
+
+    ends = torch.arange(40), torch.arange(40).roll(1)
+    graph = dgl.heterograph({("user", "buys", "item"): ends, ("item", "by", "user"): ends[::-1]})
+    graph.nodes["user"].data.update({"label": torch.arange(40) % 2, "age": torch.rand(40)})
+    graph.nodes["item"].data["feat"] = torch.rand(40, 3)
+    graph.edges["buys"].data["price"] = torch.rand(40)
+    facts = facts_of(save([graph]))
+    assert "NOT READ: nodes['user'].data['age'], edges['buys'].data['price'] (" in facts
+
+
 def test_what_tells_nothing_is_said(save: Any) -> None:
     graph = node_graph()
     assert "THE SAME" not in facts_of(save([graph])).upper()
