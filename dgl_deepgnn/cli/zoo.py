@@ -144,19 +144,40 @@ def push_command(
     _print(f"Pushed: {address}", {"address": address}, as_json)
 
 
+OwnData = Annotated[
+    str | None,
+    typer.Option(
+        help="The model's data, where its config may not name it: file:graphs.bin, "
+        "csv:FOLDER, dgl:CLASS, ... What is given here is trusted, even to run code."
+    ),
+]
+OwnOptions = Annotated[
+    list[str] | None,
+    typer.Option("--option", help="Option of that data, e.g. --option seed=1. Repeatable."),
+]
+
+
+def _options(data: str | None, options: list[str] | None) -> dict[str, Any]:
+    if options and data is None:
+        raise UserError("--option belongs to data that --data names.")
+    return dict(parse_override(text, "--option") for text in options or [])
+
+
 def refresh_command(
     name: Annotated[str, typer.Argument(help="A model's name.")],
     zoo: Zoo = None,
     speedup: Annotated[
         Path | None, typer.Option(help="Folder of a new speed-up record to take in.")
     ] = None,
+    data: OwnData = None,
+    options: OwnOptions = None,
     as_json: Json = False,
 ) -> None:
     """Write a published model's config and card anew; weights and results stay.
 
     For models of version 0.1: it adds the record of how raw graphs are prepared.
     """
-    folder = hub.refresh(name, zoo, speedup=speedup)
+    folder = hub.refresh(name, zoo, data=data, options=_options(data, options), speedup=speedup)
     _print(f"Refreshed: {folder}", {"folder": str(folder)}, as_json)
 
 
@@ -208,29 +229,18 @@ def download_command(name: Name, zoo: Zoo = None, as_json: Json = False) -> None
 def evaluate_command(
     name: Name,
     zoo: Zoo = None,
-    data: Annotated[
-        str | None,
-        typer.Option(
-            help="The model's data, where its config may not name it: file:graphs.bin, "
-            "csv:FOLDER, dgl:CLASS, ... What is given here is trusted, even to run code."
-        ),
-    ] = None,
-    options: Annotated[
-        list[str] | None,
-        typer.Option("--option", help="Option of that data, e.g. --option seed=1. Repeatable."),
-    ] = None,
+    data: OwnData = None,
+    options: OwnOptions = None,
     device: Device = "cpu",
     memory: Memory = None,
     as_json: Json = False,
 ) -> None:
     """Compute a model's metric anew and compare it with the record; exit code 1 if it differs."""
-    if options and data is None:
-        raise UserError("--option belongs to data that --data names.")
     result = hub.evaluate(
         name,
         zoo,
         data=data,
-        options=dict(parse_override(text, "--option") for text in options or []),
+        options=_options(data, options),
         device=device,
         memory=memory,
     )

@@ -54,8 +54,8 @@ def load_trained_data(
         except (DGLError, UserError) as error:
             raise ZooError(
                 f"{name}: {error} If you have its data, give it yourself: `dgl-deepgnn "
-                f"evaluate {name} --data file:PATH` (any name that a recipe takes), or "
-                "evaluate(name, data=...) in Python."
+                f"evaluate {name} --data file:PATH` (any name that a recipe takes; `refresh` takes "
+                "it, too), or evaluate(name, data=...) in Python."
             ) from None
     check_fingerprint(name, facts, data)
     return data

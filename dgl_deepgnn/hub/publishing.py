@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from math import isfinite
 from pathlib import Path
@@ -146,7 +146,8 @@ def refresh(
     name: str,
     zoo: str | Path | None = None,
     *,
-    data: TaskData | None = None,
+    data: TaskData | str | None = None,
+    options: Mapping[str, Any] | None = None,
     speedup: str | Path | None = None,
     references: list[ReferenceFacts] | None = None,
 ) -> Path:
@@ -162,8 +163,10 @@ def refresh(
         The model.
     zoo : str or Path, optional
         The zoo's folder; by default see :func:`open_zoo`.
-    data : TaskData, optional
-        The model's data, if it cannot be loaded by the name in its config.
+    data : TaskData or str, optional
+        The model's data, or what :func:`load_data` calls it, where its config may not name it.
+    options : mapping, optional
+        Options of `data`, beside those in the config.
     speedup : Path, optional
         Folder of a new speed-up record of the same model, in place of the published one.
     references : list of ReferenceFacts, optional
@@ -184,9 +187,10 @@ def refresh(
     entry = target.index().entry(name, target.location)
     old = target.fetch(name, [*entry.files, CONFIG, METRICS, SPEEDUP, WEIGHTS])
     config = read_config(old / CONFIG)
-    if data is None:
-        data = load_trained_data(config.name, config.data)
-    check_fingerprint(config.name, config.data, data)
+    if isinstance(data, TaskData):
+        check_fingerprint(config.name, config.data, data)
+    else:
+        data = load_trained_data(config.name, config.data, data, options)
     metrics, speedups = read_record(old, config.weights.seed)
     if speedup is not None:
         measured = _open_speedup(

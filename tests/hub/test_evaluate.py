@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 from sklearn.metrics import roc_auc_score
+from typer.testing import CliRunner
 
+from dgl_deepgnn.cli import app
 from dgl_deepgnn.data import load_data
 from dgl_deepgnn.errors import UserError
-from dgl_deepgnn.hub import ZooError, evaluate, from_pretrained, publish
+from dgl_deepgnn.hub import ZooError, evaluate, from_pretrained, publish, refresh
 
 NAME = "tiny.karate"
 
@@ -126,3 +128,9 @@ def test_data_that_the_user_names(
     assert evaluate("tiny.own", "zoo", data="file:mine.bin")["agrees"]
     with pytest.raises(ZooError, match="fingerprints differ"):
         evaluate("tiny.own", "zoo", data="file:mine.bin", options={"seed": 6})
+    with pytest.raises(ZooError, match="may not name the data"):
+        refresh("tiny.own", "zoo")
+    made = refresh("tiny.own", "zoo", data="file:mine.bin")
+    assert evaluate("tiny.own", "zoo", data="file:mine.bin")["agrees"]
+    command = ["refresh", "tiny.own", "--zoo", "zoo", "--data", "file:mine.bin"]
+    assert CliRunner().invoke(app, command).exit_code == 0 and made.is_dir()
