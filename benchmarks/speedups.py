@@ -170,23 +170,23 @@ def in_the_end(records: list[dict[str, Any]], base: str) -> str | None:
     training that diverged counts as a score of 0. Of errors, which are better small, there is no
     record.
     """
-    counts = {"above": 0, "within": 0, "below": 0}
+    counts = {"above": 0, "level": 0, "below": 0}
     for record in records:
         ours, theirs = (record["arms"].get(arm, {}).get("final") for arm in (PRINCIPLED, base))
         if ours is None or theirs is None:
             continue
+        assert record["metric"] != main_metric("regression")[0]
         pairs = np.array([[score or 0.0 for score in scores] for scores in (ours, theirs)])
         gain = pairs[0] - pairs[1]
         error = gain.std(ddof=1) / len(gain) ** 0.5 if len(gain) > 1 else np.inf
         margin = stats.t.ppf(0.975, max(len(gain) - 1, 1)) * error
-        where = "above" if gain.mean() > margin else "below" if -gain.mean() > margin else "within"
-        assert record["metric"] != main_metric("regression")[0]
+        where = "above" if gain.mean() > margin else "below" if -gain.mean() > margin else "level"
         counts[where] += 1
     if not (total := sum(counts.values())):
         return None
     return (
         f"**After equal epochs the test score, of {counted(total, 'recipe')}, is above that of "
-        f"{base} in {counts['above']}, level in {counts['within']}, below in {counts['below']}**."
+        f"{base} in {counts['above']}, level in {counts['level']}, below in {counts['below']}**."
     )
 
 

@@ -22,15 +22,18 @@ from dgl_deepgnn.cli.commands import (
     show,
     show_training,
 )
-from dgl_deepgnn.cli.zoo import Name, Zoo
+from dgl_deepgnn.cli.zoo import DataOptions, Name, Zoo, data_options
 from dgl_deepgnn.errors import UserError
 from dgl_deepgnn.files import make_folder, new_folder, require_new, write_json, write_text
 from dgl_deepgnn.hub import finetune
-from dgl_deepgnn.recipe import load_recipe, parse_override
+from dgl_deepgnn.recipe import load_recipe
 from dgl_deepgnn.training.checking import check_recipe
 from dgl_deepgnn.training.proposing import propose_recipe
 from dgl_deepgnn.training.tuning import tune
 from dgl_deepgnn.wording import counted
+
+SMALL = (8, 32, 3)
+"""Layers, width and seeds of the small network by default."""
 
 
 @app.command("tune")
@@ -39,9 +42,9 @@ def tune_command(
     overrides: Overrides = None,
     output: Output = None,
     resume: Annotated[Path | None, typer.Option(help="Folder to continue.")] = None,
-    layers: Annotated[int, typer.Option(min=1, help="Depth of the small network.")] = 8,
-    width: Annotated[int, typer.Option(min=1, help="Width of the small network.")] = 32,
-    seeds: Annotated[int, typer.Option(min=1, help="Seeds of every learning rate.")] = 3,
+    layers: Annotated[int, typer.Option(min=1, help="Depth of the small network.")] = SMALL[0],
+    width: Annotated[int, typer.Option(min=1, help="Width of the small network.")] = SMALL[1],
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds of every learning rate.")] = SMALL[2],
     device: Device = "cpu",
     allow_code: AllowCode = False,
     quiet: Quiet = False,
@@ -49,7 +52,7 @@ def tune_command(
 ) -> None:
     """Find a recipe's learning rate on a small network, for the recipe's size."""
     loaded, output = recipe_and_folder(recipe, overrides, output, resume)
-    if resume is not None and (layers, width, seeds) != (8, 32, 3):
+    if resume is not None and (layers, width, seeds) != SMALL:
         raise UserError("--resume takes --layers, --width and --seeds from the folder: omit them.")
     with resumable("tune", "training of a round"):
         folder, result = tune(
@@ -114,10 +117,6 @@ def _sizes(name: str, text: str) -> list[int]:
 Data = Annotated[
     str, typer.Option(help="What to train on: file:graphs.bin, csv:FOLDER, tu:NAME, ... Trusted.")
 ]
-DataOptions = Annotated[
-    list[str] | None,
-    typer.Option("--option", help="Option of that data, e.g. --option seed=1. Repeatable."),
-]
 
 
 @app.command("init")
@@ -135,7 +134,7 @@ def init_command(
         raise UserError(f"--output {output}: a recipe's name ends in .yaml.")
     if output is not None and not output.parent.is_dir():
         raise UserError(f"--output {output}: there is no folder {output.parent}. Make it first.")
-    proposal = propose_recipe(data, dict(parse_override(t, "--option") for t in options or []))
+    proposal = propose_recipe(data, data_options(options, data))
     path = output or Path(f"{proposal.name}.yaml")
     if path.exists() or path.is_symlink():
         raise UserError(f"{path} exists and is never overwritten. Give another --output.")
@@ -177,7 +176,7 @@ def finetune_command(
             data,
             output,
             zoo=zoo,
-            options=dict(parse_override(text, "--option") for text in options or []),
+            options=data_options(options, data),
             body_rate=0.0 if freeze else body_rate,
             overrides=overrides or (),
             device=device,

@@ -151,13 +151,14 @@ OwnData = Annotated[
         "csv:FOLDER, dgl:CLASS, ... What is given here is trusted, even to run code."
     ),
 ]
-OwnOptions = Annotated[
+DataOptions = Annotated[
     list[str] | None,
     typer.Option("--option", help="Option of that data, e.g. --option seed=1. Repeatable."),
 ]
 
 
-def _options(data: str | None, options: list[str] | None) -> dict[str, Any]:
+def data_options(options: list[str] | None, data: str | None) -> dict[str, Any]:
+    """Values of --option, which belong to data that --data names."""
     if options and data is None:
         raise UserError("--option belongs to data that --data names.")
     return dict(parse_override(text, "--option") for text in options or [])
@@ -170,14 +171,14 @@ def refresh_command(
         Path | None, typer.Option(help="Folder of a new speed-up record to take in.")
     ] = None,
     data: OwnData = None,
-    options: OwnOptions = None,
+    options: DataOptions = None,
     as_json: Json = False,
 ) -> None:
     """Write a published model's config and card anew; weights and results stay.
 
     For models of version 0.1: it adds the record of how raw graphs are prepared.
     """
-    folder = hub.refresh(name, zoo, data=data, options=_options(data, options), speedup=speedup)
+    folder = hub.refresh(name, zoo, data=data, options=data_options(options, data), speedup=speedup)
     _print(f"Refreshed: {folder}", {"folder": str(folder)}, as_json)
 
 
@@ -230,7 +231,7 @@ def evaluate_command(
     name: Name,
     zoo: Zoo = None,
     data: OwnData = None,
-    options: OwnOptions = None,
+    options: DataOptions = None,
     device: Device = "cpu",
     memory: Memory = None,
     as_json: Json = False,
@@ -240,7 +241,7 @@ def evaluate_command(
         name,
         zoo,
         data=data,
-        options=_options(data, options),
+        options=data_options(options, data),
         device=device,
         memory=memory,
     )

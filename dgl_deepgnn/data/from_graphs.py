@@ -298,27 +298,32 @@ def unread_fields(graphs: list[AnyGraph], preparation: Mapping[str, Any]) -> lis
     >>> unread_fields([graph], task.info["preparation"])
     ["edata['bond']"]
     """
-    found = []
-    if not all(graph.is_homogeneous for graph in graphs):
-        for kind, types in (("nodes", graphs[0].ntypes), ("edges", graphs[0].canonical_etypes)):
-            read = {*LABELS, *MASKS}
-            read |= {*FEATURES} if kind == "nodes" else {preparation["edge_weight"]}
-            for name in types:
-                keys = {key for graph in graphs for key in getattr(graph, kind)[name].data} - read
-                shown = name if kind == "nodes" else name[1]
-                found += [
-                    f"{kind}[{shown!r}].data[{key!r}]"
-                    for key in sorted(keys)
-                    if not key.startswith("_")
-                ]
-        return found
-    for kind in ("ndata", "edata"):
-        columns = preparation["node" if kind == "ndata" else "edge"]
-        read = {column["field"] for column in columns} | {*LABELS, *MASKS}
-        read |= {preparation["edge_weight"]} if kind == "edata" else set()
-        names = sorted({key for graph in graphs for key in getattr(graph, kind)} - read)
-        found += [f"{kind}[{key!r}]" for key in names if not key.startswith("_")]
-    return found
+    same = {*LABELS, *MASKS}
+    weight = preparation["edge_weight"]
+    # What the fields are called, where they lie, and which of them are read.
+    places: list[tuple[str, list[Mapping[str, Tensor]], set[str | None]]]
+    if all(graph.is_homogeneous for graph in graphs):
+        nodes, edges = (
+            {column["field"] for column in preparation[kind]} for kind in ("node", "edge")
+        )
+        places = [
+            ("ndata", [graph.ndata for graph in graphs], same | nodes),
+            ("edata", [graph.edata for graph in graphs], same | edges | {weight}),
+        ]
+    else:
+        places = [
+            (f"nodes[{name!r}].data", [g.nodes[name].data for g in graphs], same | {*FEATURES})
+            for name in graphs[0].ntypes
+        ] + [
+            (f"edges[{name!r}].data", [g.edges[name].data for g in graphs], same | {weight})
+            for name in graphs[0].canonical_etypes
+        ]
+    return [
+        f"{place}[{key!r}]"
+        for place, frames, read in places
+        for key in sorted({key for frame in frames for key in frame} - read)
+        if not key.startswith("_")
+    ]
 
 
 def _find_level(name: str, graphs: list[AnyGraph], graph_data: Mapping[str, Tensor]) -> Level:

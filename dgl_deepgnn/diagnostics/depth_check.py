@@ -287,8 +287,8 @@ def _trend(axis: Axis, quantity: str, runs: list[Run]) -> Trend:
     for run in runs:
         values.setdefault(getattr(run, axis), []).append(run.value(quantity))
     # The features that enter an only layer are the data.
-    moves = "update" in quantity and not (
-        quantity == "update" and any(len(run.layers) < 3 for run in runs)
+    moves = quantity == "scores' update" or (
+        quantity == "update" and all(len(run.layers) > 2 for run in runs)
     )
     return fit_trend(axis, quantity, values, moves=moves)
 

@@ -55,11 +55,9 @@ class Trend:
     def text(self) -> str:
         """The power and its interval."""
         if self.status == "diverges":
-            return "diverges"
-        if self.status == "still":
-            return "zero at all sizes"
+            return "not finite"
         if math.isnan(self.power):
-            return "zero at some sizes"
+            return f"zero at {'all sizes' if self.status == 'still' else 'some sizes only'}"
         if math.isnan(self.low):
             return f"{self.power:.2f}"
         return f"{self.power:.2f} ({self.low:.2f} to {self.high:.2f})"
@@ -67,13 +65,7 @@ class Trend:
     @property
     def said(self) -> str:
         """The same as the end of a sentence."""
-        if self.status == "diverges":
-            return "is not finite"
-        if self.status == "still":
-            return "is zero at every size"
-        if math.isnan(self.power):
-            return "is zero at some sizes only"
-        return f"goes like {self.axis}^{self.text}"
+        return f"is {self.text}" if math.isnan(self.power) else f"goes like {self.axis}^{self.text}"
 
 
 def fit_trend(

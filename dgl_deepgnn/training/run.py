@@ -123,7 +123,8 @@ def train(
             return _follow(processes, recipe, target_device, allow_code, mine)
         data = mine or load_task(recipe, allow_code)
         folder = _folder(recipe, data, output, resume, device, target_device, processes, blind)
-        _doubt_validation(recipe, data)
+        if mine is None:  # a part of the data does not tell
+            _doubt_validation(recipe, data)
         if progress:
             print(f"Run folder: {folder.path}", file=sys.stderr)
         processes.share(folder.path)
